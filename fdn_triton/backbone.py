@@ -1,0 +1,92 @@
+"""The shared part of the network: VGG-M's convolutions over the whole frame, and the RoI layer (paper 3.1, 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .boxes import xywh_to_xyxy
+from .config import ROI_BINS, STRIDE, NetworkConfig
+from .kernels import lrn_max_pool, max_roi_align
+from .roi_pool import roi_pool
+
+FEATURE_CHANNELS = 512
+ROI_FEATURES = FEATURE_CHANNELS * ROI_BINS * ROI_BINS
+
+
+class Backbone(nn.Module):
+    """conv1 to conv3 (or conv5) of VGG-M with the paddings that put the centre of feature cell i on pixel 16 i.
+
+    Attributes:
+        conv1 ... conv3 (conv5): the convolutions.
+        feature_scale: factor on the last layer's output; one number that brings other weights to the size of VGG-M's
+            features, for which the tracker's learning rates are made.
+    """
+
+    feature_scale: Tensor
+
+    def __init__(self, network: NetworkConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.conv1 = nn.Conv2d(3, 96, 7, stride=2, padding=3)
+        self.conv2 = nn.Conv2d(96, 256, 5, stride=2, padding=2)
+        self.conv3 = nn.Conv2d(256, 512, 3, padding=1)
+        if network.conv_layers == 5:
+            self.conv4 = nn.Conv2d(512, 512, 3, padding=1)
+            self.conv5 = nn.Conv2d(512, 512, 3, padding=1)
+        self.register_buffer("feature_scale", torch.ones(()))
+        self.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def with_weights(cls, network: NetworkConfig, tensors: Mapping[str, Tensor], feature_scale: float) -> Backbone:
+        """A backbone with the ``conv*`` tensors of a weights file, which must be complete."""
+        with torch.device("meta"):
+            backbone = cls(network)
+        state = {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("conv")}
+        backbone.load_state_dict({**state, "feature_scale": torch.tensor(feature_scale)}, assign=True)
+        return backbone.to(memory_format=torch.channels_last).requires_grad_(False)
+
+    def forward(self, frame: Tensor) -> Tensor:
+        """Whole-frame features.
+
+        Args:
+            frame: [N, 3, h, w], RGB 0..255 minus the mean.
+
+        Returns:
+            [N, 512, ceil(h / 16), ceil(w / 16)], channels-last in memory, not negative.
+        """
+        x = lrn_max_pool(self.conv1(frame))
+        x = lrn_max_pool(self.conv2(x))
+        x = F.relu(self.conv3(x), inplace=True)
+        if self.network.conv_layers == 5:
+            x = F.relu(self.conv5(F.relu(self.conv4(x), inplace=True)), inplace=True)
+        return x * self.feature_scale
+
+    def roi_features(self, feature_map: Tensor, boxes_xywh: Tensor) -> Tensor:
+        """Fixed-size features of boxes.
+
+        Args:
+            feature_map: [1, 512, h, w] of one frame.
+            boxes_xywh: [..., 4] in pixels of the resized frame.
+
+        Returns:
+            [..., 4608], ordered (y, x, channel) of the 3x3 bins.
+        """
+        corners = xywh_to_xyxy(boxes_xywh.reshape(-1, 4))
+        rois = F.pad(corners, (1, 0))  # batch index 0
+        if self.network.roi_layer == "pool":
+            bins = roi_pool(feature_map, rois, ROI_BINS, 1 / STRIDE)
+        else:
+            bins = max_roi_align(
+                feature_map,
+                rois,
+                ROI_BINS,
+                spatial_scale=1 / STRIDE,
+                sampling_ratio=self.network.sampling_ratio,
+                grid="interior" if self.network.roi_grid == "interior" else "midpoint",
+                extend=self.network.roi_extend,
+            )
+        return bins.permute(0, 2, 3, 1).reshape(*boxes_xywh.shape[:-1], ROI_FEATURES)

@@ -1,0 +1,65 @@
+"""Bounding box regression: ridge regression from RoI features to a correction of the box (paper 3.4; R-CNN)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .boxes import centers, from_centers
+
+_WHITENING_EPSILON = 1e-3  # R-CNN: keeps the whitening finite where the targets do not vary
+_MAX_LOG_SCALE = math.log(1000 / 16)  # the R-CNN family's bound: a wild prediction cannot overflow
+
+
+class BoxRegressor:
+    """Predicts (dx / w, dy / h, log dw, log dh) from features, with targets centred and whitened.
+
+    The regression is solved in the space of the samples: with n samples of d features and n < d, an n x n system
+    instead of d x d, with the same solution.
+
+    Args:
+        features: [n, d] of the boxes drawn around the target.
+        boxes_xywh: [n, 4], the boxes.
+        target_xywh: [4].
+        ridge: weight of the penalty on the coefficients, the bias among them as in R-CNN.
+    """
+
+    def __init__(self, features: Tensor, boxes_xywh: Tensor, target_xywh: Tensor, ridge: float) -> None:
+        offsets = _offsets(boxes_xywh, target_xywh)
+        self._mean = offsets.mean(dim=0)
+        centred = offsets - self._mean
+        eigenvalues, eigenvectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+        root = (eigenvalues.clamp(min=0) + _WHITENING_EPSILON).sqrt()
+        whiten = eigenvectors / root @ eigenvectors.T
+        self._unwhiten = eigenvectors * root @ eigenvectors.T
+        # float64: the Gram matrix of features near 10 times 4608 entries dwarfs the penalty in fp32.
+        rows = features.double()
+        gram = rows @ rows.T + 1.0  # + 1: the bias is a feature that is always 1
+        gram.diagonal().add_(ridge)
+        dual = torch.linalg.solve(gram, (centred @ whiten).double())  # [n, 4]
+        self._weight = (rows.T @ dual).to(features.dtype)
+        self._bias = dual.sum(dim=0).to(features.dtype)
+
+    def refine(self, features: Tensor, boxes_xywh: Tensor) -> Tensor:
+        """Corrected boxes.
+
+        Args:
+            features: [K, d].
+            boxes_xywh: [K, 4].
+
+        Returns:
+            [K, 4].
+        """
+        offsets = (features @ self._weight + self._bias) @ self._unwhiten + self._mean
+        wh = boxes_xywh[:, 2:]
+        center = centers(boxes_xywh) + offsets[:, :2] * wh
+        return from_centers(center, wh * offsets[:, 2:].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp())
+
+
+def _offsets(boxes_xywh: Tensor, target_xywh: Tensor) -> Tensor:
+    """[n, 4] corrections that take the boxes to the target."""
+    wh = boxes_xywh[:, 2:]
+    shift = (centers(target_xywh) - centers(boxes_xywh)) / wh
+    return torch.cat((shift, (target_xywh[2:] / wh).log()), dim=1)

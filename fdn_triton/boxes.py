@@ -1,0 +1,41 @@
+"""Boxes as tensors: conversions and overlap.
+
+A box is ``x, y, w, h``: its left and top edge and its size in pixels, 0-based, floats allowed. The name of every
+variable that holds boxes says ``xywh`` or ``xyxy``. All functions work on the last axis and broadcast the others.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
+    """[..., 4] ``x, y, w, h`` -> [..., 4] ``x1, y1, x2, y2`` (edges, not last pixels)."""
+    xy, wh = boxes_xywh[..., :2], boxes_xywh[..., 2:]
+    return torch.cat((xy, xy + wh), dim=-1)
+
+
+def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
+    """[..., 4] ``x1, y1, x2, y2`` -> [..., 4] ``x, y, w, h``."""
+    top_left, bottom_right = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
+    return torch.cat((top_left, bottom_right - top_left), dim=-1)
+
+
+def centers(boxes_xywh: Tensor) -> Tensor:
+    """[..., 4] -> [..., 2] centre x, y."""
+    return boxes_xywh[..., :2] + boxes_xywh[..., 2:] / 2
+
+
+def from_centers(center_xy: Tensor, wh: Tensor) -> Tensor:
+    """Centres [..., 2] and sizes [..., 2] -> boxes [..., 4] ``x, y, w, h``."""
+    return torch.cat((center_xy - wh / 2, wh), dim=-1)
+
+
+def iou(boxes_xywh: Tensor, other_xywh: Tensor) -> Tensor:
+    """Intersection over union, [...] of the broadcast shapes; 0 where both boxes have no area."""
+    a, b = xywh_to_xyxy(boxes_xywh), xywh_to_xyxy(other_xywh)
+    overlap_wh = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    intersection = overlap_wh.prod(dim=-1)
+    union = boxes_xywh[..., 2:].prod(dim=-1) + other_xywh[..., 2:].prod(dim=-1) - intersection
+    return torch.where(union > 0, intersection / union.clamp(min=torch.finfo(union.dtype).tiny), 0.0)

@@ -1,0 +1,235 @@
+"""Every number of the tracker, with its unit and source.
+
+Sources: "paper" is Cui, Lu, Jing, Shi, "Fast Dynamic Convolutional Neural Networks for Visual Tracking" (ACML 2018);
+"MDNet" is Nam and Han, CVPR 2016, which the paper follows where it is silent; "release" is the authors' MATLAB code.
+Lengths in "target sizes" are multiples of the mean of the target's width and height.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
+
+from .errors import InputError
+
+STRIDE = 16
+"""Input pixels per feature cell: two stride-2 convolutions and two stride-2 poolings (paper 3.2)."""
+
+ROI_BINS = 3
+"""The RoI layer gives 3x3 bins (paper 3.2)."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The network of paper section 3.2 and the variants of sections 4.3 and 4.4."""
+
+    conv_layers: Literal[3, 5] = 3
+    """Convolution layers taken from VGG-M (paper 3.2: 3; 5 is the variant of 4.4)."""
+    fc_layers: Literal[2, 3] = 3
+    """Fully-connected layers (paper 3.2: 3; 2 is the variant of 4.4)."""
+    roi_layer: Literal["align", "pool"] = "align"
+    """RoI layer: max-RoIAlign (paper 3.2) or RoIPool (the variant of 4.3)."""
+    sampling_ratio: Literal[1, 2, 3] = 2
+    """Samples per bin and axis in max-RoIAlign (paper 3.2: 2; 1 and 3 are the variants it mentions)."""
+    roi_grid: Literal["auto", "midpoint", "interior"] = "auto"
+    """Where the n samples of a bin lie: midpoint (j+0.5)/n, interior (j+1)/(n+1) as the release, auto as the
+    weights were trained (midpoint where they do not say)."""
+    roi_extend: float = 0.0
+    """Feature cells added to the right and bottom of a RoI (release: 1)."""
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """The whole tracker. The defaults are the preset "paper"."""
+
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    seed: int = 0
+    """Seed of every random draw; each target draws from a generator of its own."""
+
+    # Frame
+    short_side: int = 600
+    """Pixels; the frame is scaled so that its short side has this length ..."""
+    max_side: int = 1000
+    """Pixels; ... unless the long side would pass this one."""
+
+    # Drawing boxes (MDNet)
+    scale_step: float = 1.05
+    """Base of all scale factors."""
+    min_box_size: float = 10.0
+    """Pixels of the resized frame; drawn widths and heights lie in [this, frame - this]."""
+    round_boxes: bool = False
+    """Round drawn boxes to whole pixels (the release does)."""
+
+    # Search (paper 3.4)
+    candidates: int = 256
+    """Candidates a frame (paper 3.1: 256; release: 512)."""
+    search_translation: float = 0.6
+    """Spread of the candidates' centres, target sizes."""
+    search_scale: float = 1.0
+    """Spread of the candidates' size, exponents of scale_step."""
+    search_growth: float = 1.1
+    """Factor on the spread after each failed frame."""
+    search_translation_max: float = 1.5
+    """Largest spread, target sizes."""
+    top_k: int = 5
+    """Candidates averaged into the result (MDNet and release: 5; the paper's text: 1)."""
+    score_threshold: float = 0.0
+    """m: a frame succeeds when its score is above (paper 3.4)."""
+
+    # Bounding box regression (paper 3.4, R-CNN)
+    bbox_regression: bool = True
+    """Refine the result by a regressor trained on the first frame."""
+    search_from_refined: bool = False
+    """Search on from the refined box instead of the mean of the best candidates."""
+    bbox_regression_draws: int = 10_000
+    bbox_regression_samples: int = 1_000
+    """Samples kept for the regressor, of those drawn."""
+    bbox_regression_iou: float = 0.6
+    """A sample for the regressor overlaps the target by more."""
+    bbox_regression_ridge: float = 1000.0
+    """Weight of the ridge penalty."""
+
+    # First frame (paper 3.4, MDNet)
+    first_positive_draws: int = 1_000
+    first_positives: int = 500
+    """Positives kept on the first frame, at most."""
+    first_negative_draws: int = 10_000
+    """Half of them around the target, half over the whole frame."""
+    first_negatives: int = 5_000
+    """Negatives kept on the first frame, at most."""
+    first_negative_iou: float = 0.5
+    """A negative of the first frame overlaps the target by less."""
+    first_iterations: int = 30
+    first_learning_rate: float = 5e-4
+    """Paper 3.4."""
+    first_loss_threshold: float | None = None
+    """Stop of the first frame's fine-tuning; None runs all iterations."""
+
+    # Samples of every successful frame (MDNet)
+    positive_draws: int = 100
+    positives: int = 50
+    positive_iou: float = 0.7
+    """A positive overlaps the target by more (on the first frame too)."""
+    negative_draws: int = 400
+    negatives: int = 200
+    negative_iou: float = 0.3
+    """A negative overlaps the target by less."""
+    long_memory: int = 100
+    """Successful frames whose positives are kept, and used by long-term updates."""
+    short_memory: int = 20
+    """Successful frames whose negatives are kept, and whose positives short-term updates use."""
+
+    # Update (paper 3.4)
+    long_interval: int = 10
+    """Frames between long-term updates."""
+    update_iterations: int = 10
+    """Iterations an update may take."""
+    update_learning_rate: float = 1.5e-3
+    """Paper 3.4."""
+    loss_threshold: float | None = 0.01
+    """l: an update ends with the iteration whose loss is below (paper 3.4, Table 1); None never stops early."""
+    batch_positives: int = 32
+    batch_negatives: int = 96
+    mining_negatives: int = 1_024
+    """Random negatives, of which the batch_negatives with the highest target score are used (paper 3.4)."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    """On weights, not on biases."""
+    fc6_rate: float = 10.0
+    """Factor on the learning rate of the last layer."""
+    bias_rate: float = 2.0
+    """Factor on the learning rate of biases."""
+    dropout: float = 0.5
+    """In training steps only (paper 3.2)."""
+
+    @classmethod
+    def from_preset(cls, name: str, **changes: Any) -> TrackerConfig:
+        """The named preset with some fields changed.
+
+        Args:
+            name: a key of :data:`PRESETS`.
+            **changes: fields of this class or of :class:`NetworkConfig`.
+
+        Raises:
+            InputError: unknown preset or field (the valid ones are listed), or a value out of its range.
+        """
+        if name not in PRESETS:
+            raise InputError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        network_names = {f.name for f in dataclasses.fields(NetworkConfig)}
+        network_changes = {k: changes.pop(k) for k in list(changes) if k in network_names}
+        base = PRESETS[name]
+        network = _replace(changes.pop("network", base.network), network_changes)
+        return _replace(base, {**changes, "network": network})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrackerConfig:
+        """The inverse of ``dataclasses.asdict``; absent keys keep their defaults.
+
+        Raises:
+            InputError: unknown keys (the valid ones are listed), or a value out of its range.
+        """
+        values = dict(values)
+        network = _replace(NetworkConfig(), values.pop("network", {}))
+        return _replace(cls(), {**values, "network": network})
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self.network, name)
+            if value not in choices:
+                raise InputError(f"{name} is {value!r}: choose one of {', '.join(map(str, choices))}")
+        for name in _AT_LEAST_ONE:
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise InputError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if self.top_k > self.candidates:
+            raise InputError(f"top_k is {self.top_k}: it must not exceed candidates, which is {self.candidates}")
+        if self.max_side < self.short_side:
+            raise InputError(f"max_side is {self.max_side}: it must not be below short_side, {self.short_side}")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout is {self.dropout}: it must lie in [0, 1)")
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "conv_layers": (3, 5),
+    "fc_layers": (2, 3),
+    "roi_layer": ("align", "pool"),
+    "sampling_ratio": (1, 2, 3),
+    "roi_grid": ("auto", "midpoint", "interior"),
+}
+_AT_LEAST_ONE = (
+    "short_side", "candidates", "top_k", "bbox_regression_draws", "bbox_regression_samples",
+    "first_positive_draws", "first_positives", "first_negative_draws", "first_negatives",
+    "positive_draws", "positives", "negative_draws", "negatives", "long_memory", "short_memory",
+    "long_interval", "batch_positives", "batch_negatives", "mining_negatives",
+)  # fmt: skip
+_POSITIVE = ("min_box_size", "search_growth", "bbox_regression_ridge")
+
+_Config = TypeVar("_Config", NetworkConfig, TrackerConfig)
+
+
+def _replace(base: _Config, changes: Mapping[str, Any]) -> _Config:
+    valid = [f.name for f in dataclasses.fields(base)]
+    unknown = [name for name in changes if name not in valid]
+    if unknown:
+        raise InputError(
+            f"unknown configuration {'keys' if len(unknown) > 1 else 'key'} {', '.join(unknown)} in "
+            f"{type(base).__name__}: the valid ones are {', '.join(valid)}"
+        )
+    return dataclasses.replace(base, **changes)
+
+
+PRESETS: dict[str, TrackerConfig] = {
+    "paper": TrackerConfig(),
+    "release": TrackerConfig(
+        network=NetworkConfig(roi_grid="interior", roi_extend=1.0),
+        candidates=512,
+        bbox_regression=False,
+        round_boxes=True,
+    ),
+}
+"""``paper`` computes what the paper states; ``release`` comes as close to the authors' MATLAB release as
+configuration goes."""

@@ -1,0 +1,36 @@
+"""Track the embedded clip: ``python -m fdn_triton.demo [flags of fdn_triton.track]``."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import track
+from . import clip_path
+
+FOLLOWED_IOU = 0.6
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Track the clip and say whether the target was followed; flags are passed on.
+
+    Returns:
+        What :func:`fdn_triton.track.main` returns, or 1 if the mean overlap is at most 0.6.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        summary_path = Path(folder) / "summary.json"
+        flags = ["--seq", str(clip_path()), "--json", str(summary_path)]
+        code = track.main([*flags, *(sys.argv[1:] if argv is None else argv)])
+        if code != track.EXIT_OK or not summary_path.exists():
+            return code
+        mean_iou = json.loads(summary_path.read_text())["mean_iou"]
+    followed = mean_iou > FOLLOWED_IOU
+    print(f"the target was {'followed' if followed else 'lost'}: mean IoU {mean_iou:.3f}")
+    return track.EXIT_OK if followed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Choosing the device from its name."""
+
+from __future__ import annotations
+
+import torch
+
+from .errors import InputError
+
+
+def choose_device(name: str | torch.device) -> torch.device:
+    """The torch device of ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        InputError: another name, or a GPU that is not there.
+    """
+    if isinstance(name, torch.device):
+        return name
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {name!r}: choose auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise InputError(f"device {name!r} asked for, but torch {torch.__version__} sees no GPU: use --device cpu")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            last = torch.cuda.device_count() - 1
+            raise InputError(f"device {name!r} asked for, but the last GPU is cuda:{last}")
+    return device

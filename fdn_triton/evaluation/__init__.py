@@ -1,0 +1,1 @@
+"""How well a tracker did: measures against ground truth."""

@@ -1,0 +1,62 @@
+"""From an image to the network's input: size rule, bilinear resize, mean (ALGORITHM: the paper's whole-frame input).
+
+The short side becomes ``short_side`` unless the long side would pass ``max_side`` (the rule of Fast R-CNN, whose
+whole-image convolution the paper takes over).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import InputError
+
+
+def network_size(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:
+    """Height and width in pixels of the frame that the network sees, each at least 1."""
+    scale = min(short_side / min(height, width), max_side / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def check_image(image: NDArray[np.uint8] | Tensor) -> Tensor:
+    """The image as a uint8 [H, W, 3] tensor that shares its memory where it can.
+
+    Raises:
+        InputError: not uint8, not [H, W, 3], or empty; the message says how to convert.
+    """
+    dtype_name = str(getattr(image, "dtype", type(image).__name__)).removeprefix("torch.")
+    if dtype_name != "uint8":
+        raise InputError(f"image is of type {dtype_name}: give uint8 RGB values from 0 to 255")
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(
+            f"image has the shape {tuple(image.shape)}: give height x width x 3 in RGB order (cv2.cvtColor converts)"
+        )
+    if min(image.shape) == 0:
+        raise InputError(f"image has the shape {tuple(image.shape)}: it is empty")
+    if isinstance(image, Tensor):
+        return image
+    return torch.from_numpy(np.require(image, requirements=["C", "W"]))
+
+
+def network_input(image: Tensor, size_hw: tuple[int, int], mean: Tensor) -> Tensor:
+    """Resize and subtract the mean, on the device of ``mean``.
+
+    Args:
+        image: uint8 [H, W, 3], RGB.
+        size_hw: of the result, pixels.
+        mean: [3] per channel, of the 0..255 range.
+
+    Returns:
+        fp32 [1, 3, h, w], channels-last in memory. Enlarging is bilinear interpolation with pixel centres at
+        half-integers; shrinking widens the filter (antialiasing), so that a 4K frame keeps its texture.
+    """
+    frame = image.to(mean.device).permute(2, 0, 1)[None]
+    shrinks = size_hw[0] < frame.shape[2] or size_hw[1] < frame.shape[3]
+    # Shrinking on a CPU is eight times faster in uint8, at a rounding error of half a grey level.
+    if not (shrinks and frame.device.type == "cpu"):
+        frame = frame.float()
+    resized = F.interpolate(frame, size=size_hw, mode="bilinear", align_corners=False, antialias=shrinks)
+    return (resized - mean[:, None, None]).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,116 @@
+"""Learning while tracking: sample memory, hard negative mining, updates with the loss threshold (paper 3.4)."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .config import TrackerConfig
+from .heads import FineTuner
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one fine-tuning did (a column of the paper's Table 1).
+
+    Attributes:
+        kind: on the first frame, after a failed frame (short) or at the regular interval (long).
+        iterations: iterations taken.
+        loss: of the last minibatch, before its step.
+    """
+
+    kind: Literal["first", "short", "long"]
+    iterations: int
+    loss: float
+
+
+class SampleMemory:
+    """Features of the samples of the last frames, in a ring buffer of rows: constant memory, no copies to read it.
+
+    Args:
+        frames: frames remembered.
+        rows_per_frame: most rows that a frame adds, ...
+        first_rows: ... but the first one, which may add this many.
+        width: of a row.
+    """
+
+    def __init__(self, frames: int, rows_per_frame: int, first_rows: int, width: int, device: torch.device) -> None:
+        capacity = (frames - 1) * rows_per_frame + max(first_rows, rows_per_frame)
+        self.features = torch.empty((capacity, width), device=device)
+        self._frame_rows: deque[Tensor] = deque(maxlen=frames)
+        self._next_row = 0
+
+    def __len__(self) -> int:
+        """Frames held."""
+        return len(self._frame_rows)
+
+    def append(self, features: Tensor) -> None:
+        """Remember the samples [n, width] of one more frame; the oldest frame is forgotten when the memory is full."""
+        rows = (self._next_row + torch.arange(len(features), device=features.device)) % len(self.features)
+        self.features[rows] = features
+        self._frame_rows.append(rows)
+        self._next_row = (self._next_row + len(features)) % len(self.features)
+
+    def rows(self, last_frames: int) -> Tensor:
+        """Row numbers of the samples of the ``last_frames`` most recent frames."""
+        return torch.cat(list(self._frame_rows)[-last_frames:])
+
+
+class FeatureSet:
+    """Samples that an update may use: rows of a feature matrix.
+
+    Args:
+        features: [R, width].
+        rows: [n] row numbers; all rows if None.
+    """
+
+    def __init__(self, features: Tensor, rows: Tensor | None = None) -> None:
+        self._features = features
+        self._rows = torch.arange(len(features), device=features.device) if rows is None else rows
+
+    def batches(self, count: int, size: int, generator: torch.Generator) -> list[Tensor]:
+        """``count`` batches of ``size`` row numbers: all samples in random order, reshuffled when used up."""
+        n = len(self._rows)
+        passes = -(-count * size // n)
+        order = torch.cat([torch.randperm(n, generator=generator, device=self._rows.device) for _ in range(passes)])
+        return list(self._rows[order[: count * size]].split(size))
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        return self._features[rows]
+
+
+def fine_tune(
+    tuner: FineTuner,
+    positives: FeatureSet,
+    negatives: FeatureSet,
+    iterations: int,
+    loss_threshold: float | None,
+    config: TrackerConfig,
+    generator: torch.Generator,
+) -> tuple[int, float]:
+    """Fine-tune one head.
+
+    Each iteration mines the ``batch_negatives`` with the highest target score among ``mining_negatives`` random ones
+    and takes a step on them and ``batch_positives`` random positives. The first iteration whose loss is below
+    ``loss_threshold`` is the last one.
+
+    Returns:
+        Iterations taken and the last loss (0 and NaN without iterations).
+    """
+    positive_batches = positives.batches(iterations, config.batch_positives, generator)
+    negative_batches = negatives.batches(iterations, config.mining_negatives, generator)
+    done, loss = 0, float("nan")
+    for positive_rows, negative_rows in zip(positive_batches, negative_batches, strict=True):
+        mined = negatives[negative_rows]
+        hard = mined[tuner.hardest(mined, config.batch_negatives)]
+        loss_on_device = tuner.step(positives[positive_rows], hard, generator)
+        done += 1
+        if loss_threshold is not None or done == iterations:
+            loss = float(loss_on_device)  # waits for a GPU: only where the value decides or is reported
+            if loss_threshold is not None and loss < loss_threshold:
+                break
+    return done, loss

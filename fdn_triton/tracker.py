@@ -1,0 +1,321 @@
+"""The tracker: a box on the first frame, one box for every further frame. Pure computation, no files, no printing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from .backbone import ROI_FEATURES, Backbone
+from .bbox_regression import BoxRegressor
+from .config import TrackerConfig
+from .device import choose_device
+from .errors import InputError
+from .frame import check_image, network_input, network_size
+from .heads import Heads
+from .online import FeatureSet, SampleMemory, Update, fine_tune
+from .sampling import BoxSampler, apart, overlapping
+from .timing import StageClock
+from .weights import DEFAULT_WEIGHTS, NetworkWeights, load_weights
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """One frame's result for T targets.
+
+    Attributes:
+        boxes_xywh: [T, 4] float64, pixels of the given frame, 0-based.
+        scores: [T] float64, mean target score of the best candidates, before softmax.
+        success: [T] bool, score above ``score_threshold``.
+        updates: per target what its update did on this frame, None where there was none.
+    """
+
+    boxes_xywh: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    success: NDArray[np.bool_]
+    updates: tuple[Update | None, ...]
+
+
+@dataclass
+class _Target:
+    """What differs per target besides its box and head."""
+
+    generator: torch.Generator
+    positives: SampleMemory
+    negatives: SampleMemory
+    translation: float
+    regressor: BoxRegressor | None = None
+
+
+class Tracker:
+    """Tracks T targets through the frames of one video.
+
+    ::
+
+        tracker = Tracker()
+        tracker.init(first_image, [x, y, w, h])
+        for image in images:
+            result = tracker.update(image)
+            print(result.boxes_xywh, result.scores)
+
+    Args:
+        config: all numbers; ``TrackerConfig()`` is the paper's, ``TrackerConfig.from_preset`` gives others.
+        weights: a name, a path (safetensors, .mat, .pth) or loaded weights.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+
+    Every target draws from a generator of its own, seeded with ``config.seed``: a target's track does not depend on
+    which others are tracked with it, up to the rounding of batched matrix products.
+
+    Raises:
+        InputError: the weights or the device cannot be used.
+    """
+
+    def __init__(
+        self,
+        config: TrackerConfig | None = None,
+        *,
+        weights: str | Path | NetworkWeights = DEFAULT_WEIGHTS,
+        device: str | torch.device = "auto",
+    ) -> None:
+        config = config or TrackerConfig()
+        self.weights = weights if isinstance(weights, NetworkWeights) else load_weights(weights, config.network)
+        grid = config.network.roi_grid
+        if grid == "auto":
+            grid = "interior" if self.weights.roi_grid == "interior" else "midpoint"
+        self.config = replace(config, network=replace(config.network, roi_grid=grid))
+        self.device = choose_device(device)
+        self.clock = StageClock(self.device)
+        self._backbone = Backbone.with_weights(
+            self.config.network, self.weights.tensors, self.weights.feature_scale
+        ).to(self.device)
+        self._mean = torch.tensor(self.weights.mean, device=self.device)
+        self._targets: list[_Target] = []
+        self._frame_number = 0
+
+    @torch.no_grad()
+    def init(self, image: NDArray[np.uint8] | Tensor, boxes_xywh: ArrayLike) -> tuple[Update, ...]:
+        """Learn the targets from the first frame (paper 3.4); forgets what was tracked before.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            boxes_xywh: [4] or [T, 4], 0-based pixels, floats allowed; partly outside the frame is fine.
+
+        Returns:
+            What the fine-tuning did, per target.
+
+        Raises:
+            InputError: an image or boxes that cannot be used.
+        """
+        frame = check_image(image)
+        boxes = check_boxes(boxes_xywh, frame.shape[1], frame.shape[0])
+        self._set_frame_size((frame.shape[1], frame.shape[0]))
+        self._frame_number = 1
+        with self.clock.stage("features"):
+            feature_map = self._features(frame)
+        self._boxes = torch.tensor(boxes, dtype=torch.float32, device=self.device) * self._scale
+        self._targets = [self._new_target() for _ in boxes]
+        self._heads = Heads.for_targets(
+            self.config.network, self.weights.tensors, [target.generator for target in self._targets]
+        )
+        return tuple(self._learn_first(t, feature_map) for t in range(len(self._targets)))
+
+    @torch.no_grad()
+    def update(self, image: NDArray[np.uint8] | Tensor) -> TrackResult:
+        """Find the targets in the next frame and learn from it (paper 3.4).
+
+        Args:
+            image: uint8 [H, W, 3], RGB. Its size may differ from the last frame's: the video is then taken to have
+                been rescaled.
+
+        Raises:
+            InputError: called before :meth:`init`, or an image that cannot be used.
+        """
+        if not self._targets:
+            raise InputError("the tracker has no target yet: call init(image, boxes_xywh) on the first frame")
+        frame = check_image(image)
+        self._frame_number += 1
+        with self.clock.stage("features"):
+            self._follow_frame_size((frame.shape[1], frame.shape[0]))
+            feature_map = self._features(frame)
+        with self.clock.stage("score"):
+            found, best_xywh, scores = self._search(feature_map)
+            success = [score > self.config.score_threshold for score in scores]
+            refined = self._refine(feature_map, found, best_xywh, success)
+        self._boxes = refined if self.config.search_from_refined else found
+        for target, succeeded in zip(self._targets, success, strict=True):
+            target.translation = (
+                self.config.search_translation
+                if succeeded
+                else min(target.translation * self.config.search_growth, self.config.search_translation_max)
+            )
+        with self.clock.stage("collect"):
+            self._collect(feature_map, [t for t, succeeded in enumerate(success) if succeeded])
+        with self.clock.stage("update"):
+            updates = tuple(self._update(t, succeeded) for t, succeeded in enumerate(success))
+        return TrackResult((refined / self._scale).double().cpu().numpy(), np.array(scores), np.array(success), updates)
+
+    # Frames
+
+    def _features(self, frame: Tensor) -> Tensor:
+        return self._backbone(network_input(frame, self._network_hw, self._mean))
+
+    def _set_frame_size(self, image_wh: tuple[int, int]) -> None:
+        """Everything that depends on the image's size: boxes are kept in pixels of the resized frame."""
+        self._image_wh = image_wh
+        self._network_hw = network_size(image_wh[1], image_wh[0], self.config.short_side, self.config.max_side)
+        scale = (self._network_hw[1] / image_wh[0], self._network_hw[0] / image_wh[1])
+        self._scale = torch.tensor(scale * 2, device=self.device)
+
+    def _follow_frame_size(self, image_wh: tuple[int, int]) -> None:
+        if image_wh == self._image_wh:
+            return
+        network_hw = self._network_hw
+        self._set_frame_size(image_wh)
+        change = (self._network_hw[1] / network_hw[1], self._network_hw[0] / network_hw[0])
+        self._boxes = self._boxes * torch.tensor(change * 2, device=self.device)
+
+    # Learning
+
+    def _new_target(self) -> _Target:
+        config = self.config
+        return _Target(
+            generator=torch.Generator(self.device).manual_seed(config.seed),
+            positives=SampleMemory(
+                config.long_memory, config.positives, config.first_positives, ROI_FEATURES, self.device
+            ),
+            negatives=SampleMemory(config.short_memory, config.negatives, config.negatives, ROI_FEATURES, self.device),
+            translation=config.search_translation,
+        )
+
+    def _sampler(self, target: _Target) -> BoxSampler:
+        height, width = self._network_hw
+        config = self.config
+        return BoxSampler(
+            (width, height), target.generator, config.scale_step, config.min_box_size, config.round_boxes
+        )
+
+    def _learn_first(self, t: int, feature_map: Tensor) -> Update:
+        """Box regressor, fine-tuning and memory of the first frame (ALGORITHM section 4; MDNet)."""
+        config, target, box = self.config, self._targets[t], self._boxes[t]
+        sampler = self._sampler(target)
+        with self.clock.stage("collect"):
+            if config.bbox_regression:
+                drawn = sampler.aspect(box, config.bbox_regression_draws, 0.3, 10)
+                samples = overlapping(drawn, box, config.bbox_regression_iou, config.bbox_regression_samples)
+                features = self._backbone.roi_features(feature_map, samples)
+                target.regressor = BoxRegressor(features, samples, box, config.bbox_regression_ridge)
+            drawn = sampler.gaussian(box, config.first_positive_draws, 0.1, 5)
+            positives = overlapping(drawn, box, config.positive_iou, config.first_positives)
+            near = sampler.uniform(box, config.first_negative_draws // 2, 1, 10)
+            drawn = torch.cat((near, sampler.whole(box, config.first_negative_draws // 2)))
+            order = torch.randperm(len(drawn), generator=target.generator, device=self.device)
+            negatives = apart(drawn[order], box, config.first_negative_iou, config.first_negatives)
+            drawn = sampler.uniform(box, config.negative_draws, 2, 5)
+            remembered = apart(drawn, box, config.first_negative_iou, config.negatives)
+            positive_features = self._backbone.roi_features(feature_map, positives)
+            negative_features = self._backbone.roi_features(feature_map, negatives)
+            target.positives.append(positive_features)
+            target.negatives.append(self._backbone.roi_features(feature_map, remembered))
+        with self.clock.stage("update"):
+            iterations, loss = fine_tune(
+                self._heads.fine_tuner(t, config.first_learning_rate, config),
+                FeatureSet(positive_features),
+                FeatureSet(negative_features),
+                config.first_iterations,
+                config.first_loss_threshold,
+                config,
+                target.generator,
+            )
+        return Update("first", iterations, loss)
+
+    def _collect(self, feature_map: Tensor, targets: list[int]) -> None:
+        """Remember positives and negatives around the targets that were found (ALGORITHM section 5; MDNet)."""
+        config = self.config
+        boxes, counts = [], []
+        for t in targets:
+            sampler, box = self._sampler(self._targets[t]), self._boxes[t]
+            drawn = sampler.gaussian(box, config.positive_draws, 0.1, 5)
+            boxes.append(overlapping(drawn, box, config.positive_iou, config.positives))
+            drawn = sampler.uniform(box, config.negative_draws, 2, 5)
+            boxes.append(apart(drawn, box, config.negative_iou, config.negatives))
+            counts += [len(boxes[-2]), len(boxes[-1])]
+        if not targets:
+            return
+        features = self._backbone.roi_features(feature_map, torch.cat(boxes)).split(counts)
+        for t, positives, negatives in zip(targets, features[::2], features[1::2], strict=True):
+            self._targets[t].positives.append(positives)
+            self._targets[t].negatives.append(negatives)
+
+    def _update(self, t: int, succeeded: bool) -> Update | None:
+        """Short-term update after a failure, long-term update at the regular interval (paper 3.4)."""
+        config, target = self.config, self._targets[t]
+        if not succeeded:
+            kind, last_frames = "short", config.short_memory
+        elif self._frame_number % config.long_interval == 0:
+            kind, last_frames = "long", config.long_memory
+        else:
+            return None
+        iterations, loss = fine_tune(
+            self._heads.fine_tuner(t, config.update_learning_rate, config),
+            FeatureSet(target.positives.features, target.positives.rows(last_frames)),
+            FeatureSet(target.negatives.features, target.negatives.rows(config.short_memory)),
+            config.update_iterations,
+            config.loss_threshold,
+            config,
+            target.generator,
+        )
+        return Update(kind, iterations, loss)
+
+    # Search
+
+    def _search(self, feature_map: Tensor) -> tuple[Tensor, Tensor, list[float]]:
+        """Mean of the best candidates [T, 4], the best candidates [T, k, 4], their mean score per target."""
+        config = self.config
+        candidates = torch.stack(
+            [
+                self._sampler(target).gaussian(box, config.candidates, target.translation, config.search_scale)
+                for target, box in zip(self._targets, self._boxes, strict=True)
+            ]
+        )
+        scores = self._heads.scores(self._backbone.roi_features(feature_map, candidates))
+        best = scores.topk(config.top_k, dim=1)
+        best_xywh = candidates.gather(1, best.indices[..., None].expand(-1, -1, 4))
+        return best_xywh.mean(dim=1), best_xywh, best.values.mean(dim=1).tolist()
+
+    def _refine(self, feature_map: Tensor, found: Tensor, best_xywh: Tensor, success: list[bool]) -> Tensor:
+        """[T, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""
+        if not self.config.bbox_regression or not any(success):
+            return found
+        features = self._backbone.roi_features(feature_map, best_xywh)
+        refined = found.clone()
+        for t, target in enumerate(self._targets):
+            if success[t] and target.regressor is not None:
+                refined[t] = target.regressor.refine(features[t], best_xywh[t]).mean(dim=0)
+        return refined
+
+
+def check_boxes(boxes_xywh: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
+    """The boxes as [T, 4] float64.
+
+    Raises:
+        InputError: not [4] or [T, 4], not numbers, NaN or infinite, without area, or outside the frame.
+    """
+    try:
+        boxes = np.atleast_2d(np.asarray(boxes_xywh, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise InputError("boxes must be numbers: give x, y, w, h in pixels") from None
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
+        raise InputError(f"boxes have the shape {boxes.shape}: give one x, y, w, h or several as [T, 4]")
+    for x, y, w, h in boxes:
+        text = f"box {x:g},{y:g},{w:g},{h:g}"
+        if not np.isfinite([x, y, w, h]).all():
+            raise InputError(f"{text} is not finite: give x, y, w, h in pixels")
+        if w <= 0 or h <= 0:
+            raise InputError(f"{text} has no area: give a positive width and height")
+        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            raise InputError(f"{text} lies outside the frame of {width}x{height} pixels: give one that overlaps it")
+    return boxes

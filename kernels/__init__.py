@@ -1,0 +1,14 @@
+"""Operations of the FDN tracker that other trackers can copy: only torch and triton, no configuration, no state."""
+
+from .lrn_pool import lrn_max_pool, lrn_max_pool_ref
+from .max_roi_align import max_roi_align, max_roi_align_ref
+from .score_heads import score_heads, score_heads_ref
+
+__all__ = [
+    "lrn_max_pool",
+    "lrn_max_pool_ref",
+    "max_roi_align",
+    "max_roi_align_ref",
+    "score_heads",
+    "score_heads_ref",
+]

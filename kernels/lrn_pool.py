@@ -1,0 +1,116 @@
+"""ReLU, local response normalisation across channels and max-pooling in one pass.
+
+::
+
+    r = max(x, 0)
+    d[c] = k + alpha * sum over the `size` channels around c of r^2
+    out = max_pool2d(r / d^beta, pool, stride, padding)
+
+Source: paper section 3.2 (VGG-M's norm and pool layers). ``alpha`` multiplies the plain sum, as in MatConvNet; PyTorch's
+``LocalResponseNorm(size, alpha * size, beta, k)`` is the same function.
+
+On a CPU the map is worked through in bands of rows that stay in the cache: the normalised map, four times as large as
+the result, is never written to memory. Deterministic.
+With a gradient to compute, the reference is used instead.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_BAND_BYTES = 2 << 20  # of the input, per band
+
+
+def lrn_max_pool(
+    x: Tensor,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    pool: int = 3,
+    stride: int = 2,
+    padding: int | tuple[int, int, int, int] = 1,
+) -> Tensor:
+    """ReLU, then LRN over ``size`` channels, then max-pooling.
+
+    Args:
+        x: [N, C, H, W], a floating type; channels-last is read without a copy.
+        size: channels in the window, odd.
+        alpha, beta, k: of the normalisation; ``alpha`` is not divided by ``size``.
+        pool, stride: of the pooling, cells.
+        padding: of the pooling, cells on every side, or (left, right, top, bottom) for the window of a larger map
+            whose border it touches on some sides only; at most half of ``pool``.
+
+    Returns:
+        [N, C, (H + top + bottom - pool) // stride + 1, ...] of x's dtype, channels-last in memory.
+
+    Raises:
+        ValueError: wrong shapes or parameters.
+    """
+    left, right, above, below = _check(x, size, pool, padding)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return lrn_max_pool_ref(x, size, alpha, beta, k, pool, stride, padding)
+    n_images, channels, height, width = x.shape
+    out_h = (height + above + below - pool) // stride + 1
+    out_w = (width + left + right - pool) // stride + 1
+    rows = x.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C], a view of a channels-last map
+    out = torch.empty((n_images, out_h, out_w, channels), dtype=x.dtype, device=x.device)
+    step = max(1, _BAND_BYTES // (n_images * stride * width * channels * x.element_size()))
+    for top in range(0, out_h, step):
+        bottom = min(top + step, out_h)
+        first, last = top * stride - above, (bottom - 1) * stride - above + pool
+        normalised = _lrn(rows[:, max(first, 0) : min(last, height)], size, alpha, beta, k)
+        # Values are not negative, so that zeros pad a maximum as well as -inf does.
+        if first < 0 or last > height or left != right:
+            sides = (left, right) if left != right else (0, 0)
+            normalised = F.pad(normalised, (0, 0, *sides, max(-first, 0), max(last - height, 0)))
+        pooled = F.max_pool2d(normalised.permute(0, 3, 1, 2), pool, stride, (0, left if left == right else 0))
+        out[:, top:bottom] = pooled.permute(0, 2, 3, 1)
+    return out.permute(0, 3, 1, 2)
+
+
+def lrn_max_pool_ref(
+    x: Tensor,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    pool: int = 3,
+    stride: int = 2,
+    padding: int | tuple[int, int, int, int] = 1,
+) -> Tensor:
+    """The same function from PyTorch's own layers, differentiable: the oracle of the tests."""
+    sides = _check(x, size, pool, padding)
+    normalised = F.local_response_norm(x.relu(), size, alpha * size, beta, k)
+    return F.max_pool2d(F.pad(normalised, sides, value=float("-inf")), pool, stride)
+
+
+def _check(
+    x: Tensor, size: int, pool: int, padding: int | tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    """The padding as (left, right, top, bottom)."""
+    if x.dim() != 4:
+        raise ValueError(f"x must be [N, C, H, W], got {tuple(x.shape)}")
+    if size < 1 or size % 2 == 0:
+        raise ValueError(f"size must be odd and positive, got {size}")
+    sides = (padding,) * 4 if isinstance(padding, int) else padding
+    if len(sides) != 4 or min(sides) < 0 or max(sides) * 2 > pool:
+        raise ValueError(f"padding must lie between 0 and half of pool, got padding {padding} and pool {pool}")
+    return sides
+
+
+def _lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """[..., C] -> [..., C] in at least fp32: relu(x) / (k + alpha * neighbouring sum of squares) ^ beta."""
+    positive = x.relu().to(torch.promote_types(x.dtype, torch.float32))  # squares overflow fp16 above 255
+    channels = x.shape[-1]
+    squares = F.pad(positive.square(), (size // 2, size // 2))
+    total = squares[..., :channels].clone()
+    for shift in range(1, size):
+        total += squares[..., shift : shift + channels]
+    denominator = total.mul_(alpha).add_(k)
+    if beta == 0.75:  # d^-0.75 = d^-1/2 * sqrt(d^-1/2): no pow
+        scale = denominator.rsqrt_()
+        return positive.mul_(scale).mul_(scale.sqrt_())
+    return positive.mul_(denominator.pow_(-beta))
