@@ -1,4 +1,4 @@
-"""FDN visual tracking in PyTorch and Triton: MDNet with whole-frame convolution, max-RoIAlign and a loss-threshold stop.
+"""FDN visual tracking: MDNet with whole-frame convolution, max-RoIAlign and a loss-threshold stop.
 
 ::
 

@@ -15,6 +15,8 @@ from .roi_pool import roi_pool
 
 FEATURE_CHANNELS = 512
 ROI_FEATURES = FEATURE_CHANNELS * ROI_BINS * ROI_BINS
+POOLED_LAYERS = 2  # the first two convolutions are normalised and pooled
+POOL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
 
 
 class Backbone(nn.Module):
@@ -38,7 +40,6 @@ class Backbone(nn.Module):
             self.conv4 = nn.Conv2d(512, 512, 3, padding=1)
             self.conv5 = nn.Conv2d(512, 512, 3, padding=1)
         self.register_buffer("feature_scale", torch.ones(()))
-        self.to(memory_format=torch.channels_last)
 
     @classmethod
     def with_weights(cls, network: NetworkConfig, tensors: Mapping[str, Tensor], feature_scale: float) -> Backbone:
@@ -47,7 +48,9 @@ class Backbone(nn.Module):
             backbone = cls(network)
         state = {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("conv")}
         backbone.load_state_dict({**state, "feature_scale": torch.tensor(feature_scale)}, assign=True)
-        return backbone.to(memory_format=torch.channels_last).requires_grad_(False)
+        for convolution in backbone.convolutions():
+            convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
+        return backbone.requires_grad_(False)
 
     def forward(self, frame: Tensor) -> Tensor:
         """Whole-frame features.
@@ -58,12 +61,20 @@ class Backbone(nn.Module):
         Returns:
             [N, 512, ceil(h / 16), ceil(w / 16)], channels-last in memory, not negative.
         """
-        x = lrn_max_pool(self.conv1(frame))
-        x = lrn_max_pool(self.conv2(x))
-        x = F.relu(self.conv3(x), inplace=True)
-        if self.network.conv_layers == 5:
-            x = F.relu(self.conv5(F.relu(self.conv4(x), inplace=True)), inplace=True)
+        x = frame
+        for i, convolution in enumerate(self.convolutions()):
+            x = convolution(x)
+            x = normalise_and_pool(x) if i < POOLED_LAYERS else F.relu(x, inplace=True)
         return x * self.feature_scale
+
+    def convolutions(self) -> list[nn.Conv2d]:
+        """The convolutions in order."""
+        return [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.feature_scale.device
 
     def roi_features(self, feature_map: Tensor, boxes_xywh: Tensor) -> Tensor:
         """Fixed-size features of boxes.
@@ -90,3 +101,8 @@ class Backbone(nn.Module):
                 extend=self.network.roi_extend,
             )
         return bins.permute(0, 2, 3, 1).reshape(*boxes_xywh.shape[:-1], ROI_FEATURES)
+
+
+def normalise_and_pool(x: Tensor, padding: int | tuple[int, int, int, int] = POOL_PADDING) -> Tensor:
+    """ReLU, LRN and max-pooling behind the first two convolutions, with VGG-M's constants."""
+    return lrn_max_pool(x, size=5, alpha=1e-4, beta=0.75, k=2.0, pool=POOL, stride=POOL_STRIDE, padding=padding)

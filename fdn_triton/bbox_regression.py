@@ -34,13 +34,11 @@ class BoxRegressor:
         root = (eigenvalues.clamp(min=0) + _WHITENING_EPSILON).sqrt()
         whiten = eigenvectors / root @ eigenvectors.T
         self._unwhiten = eigenvectors * root @ eigenvectors.T
-        # float64: the Gram matrix of features near 10 times 4608 entries dwarfs the penalty in fp32.
-        rows = features.double()
-        gram = rows @ rows.T + 1.0  # + 1: the bias is a feature that is always 1
+        gram = (features @ features.T).double() + 1.0  # + 1: the bias is a feature that is always 1
         gram.diagonal().add_(ridge)
-        dual = torch.linalg.solve(gram, (centred @ whiten).double())  # [n, 4]
-        self._weight = (rows.T @ dual).to(features.dtype)
-        self._bias = dual.sum(dim=0).to(features.dtype)
+        dual = torch.linalg.solve(gram, (centred @ whiten).double()).to(features.dtype)  # [n, 4]
+        self._weight = features.T @ dual
+        self._bias = dual.sum(dim=0)
 
     def refine(self, features: Tensor, boxes_xywh: Tensor) -> Tensor:
         """Corrected boxes.

@@ -156,9 +156,7 @@ def _load_mat(path: Path) -> dict[str, Any]:
         head = file.read(520)
     # HDF5's signature comes at once or behind MATLAB's header of 512 bytes
     if head.startswith((b"\x89HDF", b"MATLAB 7.3")) or head[512:].startswith(b"\x89HDF"):
-        raise InputError(
-            f"{str(path)!r} is a version 7.3 (HDF5) file: save it again in MATLAB with save(..., '-v7')"
-        )
+        raise InputError(f"{str(path)!r} is a version 7.3 (HDF5) file: save it again in MATLAB with save(..., '-v7')")
     try:
         from scipy.io import loadmat
     except ImportError:
@@ -218,8 +216,7 @@ def _average_image(path: Path, root: dict[str, Any]) -> tuple[float, float, floa
             continue
         if image.numel() != 3 and image.shape[-1] != 3:
             raise InputError(
-                f"{str(path)!r} has an averageImage of shape {list(image.shape)}: make it an RGB image or "
-                "three numbers"
+                f"{str(path)!r} has an averageImage of shape {list(image.shape)}: make it an RGB image or three numbers"
             )
         if not image.isfinite().all():
             raise InputError(f"{str(path)!r} has an averageImage with NaN or infinite values: get it anew")

@@ -1,4 +1,4 @@
-"""From an image to the network's input: size rule, bilinear resize, mean (ALGORITHM: the paper's whole-frame input).
+"""From an image to the network's input: size rule, bilinear resize, mean.
 
 The short side becomes ``short_side`` unless the long side would pass ``max_side`` (the rule of Fast R-CNN, whose
 whole-image convolution the paper takes over).

@@ -1,61 +1,164 @@
 """The features of one frame, computed only where they are needed and never twice.
 
 Candidates need the features around the target, negatives those of a wider surrounding, the first frame all of them.
-:class:`FrameFeatures` keeps one map per stage of the trunk for the whole frame and, for each, the rectangle of it that
-holds values. Growing to a larger rectangle computes the cells between the two, from the cells of the stage before,
-with the frame's borders padded as in :meth:`Backbone.forward`; the results are those of the whole frame. RoI layers
-read the last map in whole-frame coordinates.
+On a CPU, :class:`FrameFeatures` keeps one map per stage of the trunk for the whole frame and, for each, the rectangle
+of it that holds values. Growing to a larger rectangle computes the cells between the two, from the cells of the stage
+before, with the frame's borders padded as in :meth:`Backbone.forward`: the values are those of the whole frame, up to
+rounding. The maps live on from frame to frame, because fresh memory costs a CPU more than the layers that fill it.
+
+On other devices all features are computed at once: there, launches of a fixed shape are worth more than small ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from .backbone import Backbone
+from .backbone import POOL, POOL_PADDING, POOL_STRIDE, POOLED_LAYERS, Backbone, normalise_and_pool
 from .config import STRIDE
+from .rectangle import NOTHING, Rectangle
+
+_BAND_BYTES = 3 << 20  # of a convolution's output: it is normalised and pooled while it is in the cache
 
 
-@dataclass(frozen=True)
-class Rectangle:
-    """Cells [top, bottom) x [left, right) of a map."""
+class FrameFeatures:
+    """Features of the frames of one size.
 
-    top: int
-    bottom: int
-    left: int
-    right: int
+    Args:
+        backbone: the trunk and the RoI layer.
+        frame_hw: of the resized frame, pixels.
+    """
 
-    @property
-    def empty(self) -> bool:
-        return self.top >= self.bottom or self.left >= self.right
+    def __init__(self, backbone: Backbone, frame_hw: tuple[int, int]) -> None:
+        self.frame_hw = frame_hw
+        self._backbone = backbone
+        self._stages: list[_Stage] = []
+        if backbone.device.type == "cpu":
+            convolutions = backbone.convolutions()
+            self._frame = _Map(3, frame_hw, int(convolutions[0].padding[0]))
+            source = self._frame
+            for i, convolution in enumerate(convolutions):
+                last = i + 1 == len(convolutions)
+                border = 0 if last else int(convolutions[i + 1].padding[0])
+                scale = float(backbone.feature_scale) if last else 1.0
+                self._stages.append(_Stage(convolution, i < POOLED_LAYERS, scale, source, border))
+                source = self._stages[-1].map
+        self._features = self._stages[-1].map.padded if self._stages else torch.empty(0)
 
-    def union(self, other: Rectangle) -> Rectangle:
-        """The smallest rectangle that holds both."""
-        if self.empty or other.empty:
-            return other if self.empty else self
-        return Rectangle(
-            min(self.top, other.top),
-            max(self.bottom, other.bottom),
-            min(self.left, other.left),
-            max(self.right, other.right),
-        )
-
-    def around(self, inner: Rectangle) -> Iterator[Rectangle]:
-        """What this rectangle has and the one inside it has not, in at most four parts."""
-        if inner.empty:
-            yield self
+    def begin(self, frame: Tensor) -> None:
+        """Start on a new frame: fp32 [1, 3, h, w], as :func:`network_input` makes it."""
+        if not self._stages:
+            self._features = self._backbone(frame)
             return
-        parts = (
-            Rectangle(self.top, inner.top, self.left, self.right),
-            Rectangle(inner.bottom, self.bottom, self.left, self.right),
-            Rectangle(inner.top, inner.bottom, self.left, inner.left),
-            Rectangle(inner.top, inner.bottom, inner.right, self.right),
+        self._frame.inside.copy_(frame)
+        for stage in self._stages:
+            stage.valid = NOTHING
+
+    def require(self, boxes_xywh: Tensor) -> None:
+        """Compute what the RoI layer needs for the boxes [..., 4], in pixels of the resized frame."""
+        if not self._stages or boxes_xywh.numel() == 0:
+            return
+        cells = self._cells(boxes_xywh.reshape(-1, 4))
+        wanted = []
+        for stage in reversed(self._stages):
+            cells = stage.valid.union(cells)
+            wanted.append(cells)
+            cells = stage.input_cells(cells)
+        for stage, cells in zip(self._stages, reversed(wanted), strict=True):
+            stage.grow(cells)
+
+    def of_boxes(self, boxes_xywh: Tensor) -> Tensor:
+        """RoI features [..., 4608] of the boxes [..., 4], in pixels of the resized frame."""
+        self.require(boxes_xywh)
+        return self._backbone.roi_features(self._features, boxes_xywh)
+
+    def _cells(self, boxes_xywh: Tensor) -> Rectangle:
+        """The cells of the last map that the RoI layer may read for the boxes [N, 4]."""
+        height, width = self._stages[-1].map.size_hw
+        # A RoI is at least a cell wide; a sample reads the cell behind it too, and RoIPool rounds up.
+        extent = boxes_xywh[:, 2:].clamp(min=STRIDE) / STRIDE + self._backbone.network.roi_extend
+        first = boxes_xywh[:, :2] / STRIDE
+        left, top = first.amin(dim=0).floor().tolist()
+        right, bottom = (first + extent).amax(dim=0).floor().tolist()
+        # Samples up to a cell outside are clamped to the border's cells.
+        return Rectangle(
+            top=int(min(max(top, 0), height - 1)),
+            bottom=int(min(max(bottom + 2, 1), height)),
+            left=int(min(max(left, 0), width - 1)),
+            right=int(min(max(right + 2, 1), width)),
         )
-        yield from (part for part in parts if not part.empty)
 
 
-NOTHING = Rectangle(0, 0, 0, 0)
+class _Map:
+    """A map of cells with a border of zeros around it, the padding of the next convolution.
+
+    Attributes:
+        size_hw: without the border.
+        padded: [1, C, h + 2 border, w + 2 border], channels-last in memory.
+        inside: [1, C, h, w], a view.
+    """
+
+    def __init__(self, channels: int, size_hw: tuple[int, int], border: int) -> None:
+        height, width = self.size_hw = size_hw
+        self.padded = torch.zeros(1, height + 2 * border, width + 2 * border, channels).permute(0, 3, 1, 2)
+        self.inside = self.padded[:, :, border : border + height, border : border + width]
+
+
+class _Stage:
+    """A convolution, pooled or not, its output map and the rectangle of the map that holds values."""
+
+    def __init__(self, convolution: nn.Conv2d, pooled: bool, scale: float, source: _Map, border: int) -> None:
+        self._convolution = convolution
+        self._pooled = pooled
+        self._scale = scale
+        self._source = source
+        self._geometry = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
+        self._convolved_hw = _output_size(source.size_hw, *self._geometry)
+        size_hw = self._convolved_hw
+        if pooled:
+            size_hw = _output_size(size_hw, POOL, POOL_STRIDE, POOL_PADDING)
+        self.map = _Map(convolution.out_channels, size_hw, border)
+        self.valid = NOTHING
+
+    def input_cells(self, cells: Rectangle) -> Rectangle:
+        """Cells of the map before that these cells are made from."""
+        return self._convolved_cells(cells).input_of(*self._geometry).clipped(*self._source.size_hw)
+
+    def grow(self, cells: Rectangle) -> None:
+        """Compute those of the cells that are not valid yet; the valid ones are among the cells."""
+        for part in cells.around(self.valid):
+            row_bytes = 4 * self._convolution.out_channels * (part.right - part.left) * POOL_STRIDE**2
+            rows = max(1, _BAND_BYTES // row_bytes) if self._pooled else part.bottom - part.top
+            for band in part.bands(rows):
+                self.map.inside[:, :, band.top : band.bottom, band.left : band.right] = self._compute(band)
+        self.valid = cells
+
+    def _convolved_cells(self, cells: Rectangle) -> Rectangle:
+        """Cells between convolution and pooling that these cells are made from."""
+        if not self._pooled:
+            return cells
+        return cells.input_of(POOL, POOL_STRIDE, POOL_PADDING).clipped(*self._convolved_hw)
+
+    def _compute(self, cells: Rectangle) -> Tensor:
+        kernel, stride, _ = self._geometry
+        convolved = self._convolved_cells(cells)
+        # The border of the map before is this convolution's padding: its cell 0 is row 0 of the padded map.
+        window = convolved.input_of(kernel, stride, padding=0)
+        x = self._source.padded[:, :, window.top : window.bottom, window.left : window.right]
+        x = F.conv2d(x, self._convolution.weight, self._convolution.bias, stride)
+        if not self._pooled:
+            return F.relu_(x).mul_(self._scale)
+        pooled_from = cells.input_of(POOL, POOL_STRIDE, POOL_PADDING)
+        padding = (
+            convolved.left - pooled_from.left,
+            pooled_from.right - convolved.right,
+            convolved.top - pooled_from.top,
+            pooled_from.bottom - convolved.bottom,
+        )
+        return normalise_and_pool(x, padding)
+
+
+def _output_size(size_hw: tuple[int, int], kernel: int, stride: int, padding: int) -> tuple[int, int]:
+    height, width = ((side + 2 * padding - kernel) // stride + 1 for side in size_hw)
+    return height, width

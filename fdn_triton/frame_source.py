@@ -90,9 +90,7 @@ def open_capture(source: Path | int) -> cv2.VideoCapture | None:
     # FFmpeg would open a text file, too, and draw it as the screens of a terminal.
     if isinstance(source, Path) and _is_text(source):
         return None
-    with (
-        _log_lock
-    ):  # the log level belongs to the process; OpenCV prints a page about each back end that fails
+    with _log_lock:  # the log level belongs to the process; OpenCV prints a page about each back end that fails
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
             capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))

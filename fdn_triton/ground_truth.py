@@ -77,21 +77,15 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read: {error.strerror}: check the file and its permissions"
-        ) from error
+        raise InputError(f"{path} cannot be read: {error.strerror}: check the file and its permissions") from error
     except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path} is not a UTF-8 text file: save the boxes as plain text, a row per frame"
-        ) from error
+        raise InputError(f"{path} is not a UTF-8 text file: save the boxes as plain text, a row per frame") from error
     lines = text.rstrip().split("\n")
     if lines == [""]:
         raise InputError(f"{path} is empty: write one row x,y,w,h per frame, or remove the file")
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise InputError(
-                f"{path}, line {number}: blank line: delete it, or write NaN,NaN,NaN,NaN for no box"
-            )
+            raise InputError(f"{path}, line {number}: blank line: delete it, or write NaN,NaN,NaN,NaN for no box")
     return list(enumerate(lines, 1))
 
 
@@ -102,9 +96,7 @@ def _numbers(path: Path, number: int, line: str) -> list[float]:
             values.append(float(word))
         except ValueError:
             what = f"{word!r} is not a number" if word else "a number is missing between two separators"
-            raise InputError(
-                f"{path}, line {number}: {what}: write numbers separated by comma, tab or space"
-            ) from None
+            raise InputError(f"{path}, line {number}: {what}: write numbers separated by comma, tab or space") from None
     return values
 
 

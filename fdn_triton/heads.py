@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .backbone import ROI_FEATURES
@@ -57,69 +57,110 @@ class Heads:
         """Target scores before softmax, dropout off: [T, K, 4608] -> [T, K]."""
         return score_heads(features, self.weights, self.biases)
 
-    def fine_tuner(self, target: int, learning_rate: float, config: TrackerConfig) -> FineTuner:
-        """A fine-tuner of one target's head, with zero momentum; it writes into these tensors."""
-        return FineTuner(
-            [w[target] for w in self.weights], [b[target] for b in self.biases], learning_rate, config
-        )
-
 
 class FineTuner:
-    """SGD with momentum on one head: the last layer at ``fc6_rate`` times the learning rate, biases at
-    ``bias_rate`` times, weight decay on weights only.
+    """Fine-tunes one head after the other, in place: hard negative mining, softmax cross-entropy, SGD with momentum.
+
+    The gradients of the few layers are written out, without autograd: mining and training then share the first
+    layer's products, and gradients go straight into the momentum. The buffers live as long as the object, because
+    fresh memory costs a CPU more than the work done in it.
+
+    The last layer learns at ``fc6_rate`` times the learning rate, biases at ``bias_rate`` times; weight decay is on
+    weights only (MDNet).
 
     Args:
-        weights, biases: per layer [out, in] and [out]; changed in place.
-        learning_rate: of the update.
-        config: the rates, momentum, weight decay and dropout.
+        heads: changed in place.
+        config: batch sizes, rates, momentum, weight decay and dropout.
     """
 
-    def __init__(
-        self, weights: Sequence[Tensor], biases: Sequence[Tensor], learning_rate: float, config: TrackerConfig
-    ) -> None:
-        self._weights = [w.detach().requires_grad_() for w in weights]
-        self._biases = [b.detach().requires_grad_() for b in biases]
-        self._dropout = config.dropout
-        groups = []
-        for i, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-            rate = learning_rate * (config.fc6_rate if i + 1 == len(self._weights) else 1.0)
-            groups.append({"params": [weight], "lr": rate, "weight_decay": config.weight_decay})
-            groups.append({"params": [bias], "lr": rate * config.bias_rate, "weight_decay": 0.0})
-        self._optimizer = torch.optim.SGD(groups, momentum=config.momentum, fused=True)
+    def __init__(self, heads: Heads, config: TrackerConfig) -> None:
+        self._heads = heads
+        self._config = config
+        width = heads.weights[0].shape[2]
+        like = heads.weights[0]
+        self._velocities = [torch.zeros_like(weight[0]) for weight in heads.weights]
+        self._bias_velocities = [torch.zeros_like(bias[0]) for bias in heads.biases]
+        self._mined = like.new_empty(config.mining_negatives, width)
+        self._batch = like.new_empty(config.batch_positives + config.batch_negatives, width)
+        self._target = 0
+        self._learning_rate = 0.0
 
-    def hardest(self, features: Tensor, count: int) -> Tensor:
-        """Indices [min(count, K)] of the features [K, 4608] with the highest target score, dropout off."""
-        scores = score_heads(features, [w[None] for w in self._weights], [b[None] for b in self._biases])[0]
-        return scores.topk(min(count, len(features))).indices
+    def begin(self, target: int, learning_rate: float) -> None:
+        """Turn to one target's head, with zero momentum."""
+        self._target = target
+        self._learning_rate = learning_rate
+        for velocity in (*self._velocities, *self._bias_velocities):
+            velocity.zero_()
 
-    def step(self, positives: Tensor, negatives: Tensor, generator: torch.Generator) -> Tensor:
-        """One iteration: softmax cross-entropy over the batch, backward, SGD.
+    def iterate(self, positives: SampleRows, negatives: SampleRows, generator: torch.Generator) -> Tensor:
+        """One iteration: mine the hardest negatives, one step of SGD on them and the positives.
 
         Args:
-            positives: [P, 4608].
-            negatives: [N, 4608].
+            positives: rows of the ``batch_positives`` positives of the batch.
+            negatives: rows of the ``mining_negatives`` negatives to choose from; the ``batch_negatives`` with the
+                highest target score (dropout off) are used.
             generator: draws the dropout masks.
 
         Returns:
-            The mean loss before the step, a 0-dimensional tensor on the device.
+            The batch's mean loss before the step, a 0-dimensional tensor on the device.
         """
-        hidden = torch.cat((positives, negatives))
-        labels = torch.full((len(hidden),), BACKGROUND, device=hidden.device)
-        labels[: len(positives)] = TARGET
-        with torch.enable_grad():
-            for i, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
-                if i:
-                    hidden = _dropout(hidden.relu(), self._dropout, generator)
-                hidden = F.linear(hidden, weight, bias)
-            loss = F.cross_entropy(hidden, labels)
-            loss.backward()
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
-        return loss.detach()
+        config = self._config
+        weights = [weight[self._target] for weight in self._heads.weights]
+        biases = [bias[self._target] for bias in self._heads.biases]
+        n_positives = len(positives.rows)
+
+        mined = torch.index_select(negatives.features, 0, negatives.rows, out=self._mined)
+        first = torch.addmm(biases[0], mined, weights[0].T)
+        scores = score_heads(first.relu(), _stacked(weights[1:]), _stacked(biases[1:]))[0]
+        hardest = scores.topk(config.batch_negatives).indices
+        batch = self._batch
+        torch.index_select(positives.features, 0, positives.rows, out=batch[:n_positives])
+        torch.index_select(mined, 0, hardest, out=batch[n_positives:])
+
+        # Forward: inputs[i] and the gates (ReLU and dropout) of what enters layer i.
+        x = torch.cat((torch.addmm(biases[0], batch[:n_positives], weights[0].T), first[hardest]))
+        inputs, gates = [batch], []
+        for weight, bias in zip(weights[1:], biases[1:], strict=True):
+            gates.append(_gate(x, config.dropout, generator))
+            inputs.append(x * gates[-1])
+            x = torch.addmm(bias, inputs[-1], weight.T)
+        log_probabilities = x.log_softmax(dim=1)
+        loss = -(log_probabilities[:n_positives, TARGET].sum() + log_probabilities[n_positives:, BACKGROUND].sum())
+        loss = loss / len(x)
+
+        # Backward: the gradient at each layer's output, from the last one on; then the steps.
+        gradient = log_probabilities.exp()
+        gradient[:n_positives, TARGET] -= 1
+        gradient[n_positives:, BACKGROUND] -= 1
+        gradient = gradient / len(x)
+        gradients = [gradient]
+        for weight, gate in zip(weights[:0:-1], gates[::-1], strict=True):
+            gradients.insert(0, (gradients[0] @ weight) * gate)
+        for i, (output_gradient, layer_input) in enumerate(zip(gradients, inputs, strict=True)):
+            rate = self._learning_rate * (config.fc6_rate if i + 1 == len(weights) else 1.0)
+            velocity, bias_velocity = self._velocities[i], self._bias_velocities[i]
+            velocity.addmm_(output_gradient.T, layer_input, beta=config.momentum)
+            velocity.add_(weights[i], alpha=config.weight_decay)
+            weights[i].sub_(velocity, alpha=rate)
+            bias_velocity.mul_(config.momentum).add_(output_gradient.sum(dim=0))
+            biases[i].sub_(bias_velocity, alpha=rate * config.bias_rate)
+        return loss
 
 
-def _dropout(x: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Inverted dropout from a generator; ``F.dropout`` would draw from torch's global state."""
-    if rate == 0:
-        return x
-    return x * torch.empty_like(x).bernoulli_(1 - rate, generator=generator).div_(1 - rate)
+class SampleRows(NamedTuple):
+    """Samples: some rows [n] of a feature matrix [R, 4608]."""
+
+    features: Tensor
+    rows: Tensor
+
+
+def _gate(x: Tensor, dropout: float, generator: torch.Generator) -> Tensor:
+    """What ReLU and inverted dropout multiply x by; ``F.dropout`` would draw from torch's global state."""
+    gate = (x > 0).to(x.dtype)
+    if dropout == 0:
+        return gate
+    return gate.mul_(torch.empty_like(x).bernoulli_(1 - dropout, generator=generator)).div_(1 - dropout)
+
+
+def _stacked(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor[None] for tensor in tensors]

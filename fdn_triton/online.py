@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .config import TrackerConfig
-from .heads import FineTuner
+from .heads import FineTuner, SampleRows
 
 
 @dataclass(frozen=True)
@@ -55,62 +55,52 @@ class SampleMemory:
         self._frame_rows.append(rows)
         self._next_row = (self._next_row + len(features)) % len(self.features)
 
-    def rows(self, last_frames: int) -> Tensor:
-        """Row numbers of the samples of the ``last_frames`` most recent frames."""
-        return torch.cat(list(self._frame_rows)[-last_frames:])
+    def of_last(self, frames: int) -> SampleRows:
+        """The samples of the most recent ``frames`` frames."""
+        return SampleRows(self.features, torch.cat(list(self._frame_rows)[-frames:]))
 
 
-class FeatureSet:
-    """Samples that an update may use: rows of a feature matrix.
-
-    Args:
-        features: [R, width].
-        rows: [n] row numbers; all rows if None.
-    """
-
-    def __init__(self, features: Tensor, rows: Tensor | None = None) -> None:
-        self._features = features
-        self._rows = torch.arange(len(features), device=features.device) if rows is None else rows
-
-    def batches(self, count: int, size: int, generator: torch.Generator) -> list[Tensor]:
-        """``count`` batches of ``size`` row numbers: all samples in random order, reshuffled when used up."""
-        n = len(self._rows)
-        passes = -(-count * size // n)
-        order = torch.cat([torch.randperm(n, generator=generator, device=self._rows.device) for _ in range(passes)])
-        return list(self._rows[order[: count * size]].split(size))
-
-    def __getitem__(self, rows: Tensor) -> Tensor:
-        return self._features[rows]
+def all_rows(features: Tensor) -> SampleRows:
+    """All of the samples [n, width]."""
+    return SampleRows(features, torch.arange(len(features), device=features.device))
 
 
 def fine_tune(
     tuner: FineTuner,
-    positives: FeatureSet,
-    negatives: FeatureSet,
+    positives: SampleRows,
+    negatives: SampleRows,
     iterations: int,
     loss_threshold: float | None,
     config: TrackerConfig,
     generator: torch.Generator,
 ) -> tuple[int, float]:
-    """Fine-tune one head.
+    """Fine-tune the head that ``tuner`` has turned to.
 
-    Each iteration mines the ``batch_negatives`` with the highest target score among ``mining_negatives`` random ones
-    and takes a step on them and ``batch_positives`` random positives. The first iteration whose loss is below
-    ``loss_threshold`` is the last one.
+    Each iteration takes ``batch_positives`` random positives and mines its negatives among ``mining_negatives`` random
+    ones. The first iteration whose loss is below ``loss_threshold`` is the last one.
 
     Returns:
         Iterations taken and the last loss (0 and NaN without iterations).
     """
-    positive_batches = positives.batches(iterations, config.batch_positives, generator)
-    negative_batches = negatives.batches(iterations, config.mining_negatives, generator)
+    positive_batches = _batches(positives, iterations, config.batch_positives, generator)
+    negative_batches = _batches(negatives, iterations, config.mining_negatives, generator)
     done, loss = 0, float("nan")
-    for positive_rows, negative_rows in zip(positive_batches, negative_batches, strict=True):
-        mined = negatives[negative_rows]
-        hard = mined[tuner.hardest(mined, config.batch_negatives)]
-        loss_on_device = tuner.step(positives[positive_rows], hard, generator)
+    for positive_batch, negative_batch in zip(positive_batches, negative_batches, strict=True):
+        loss_on_device = tuner.iterate(positive_batch, negative_batch, generator)
         done += 1
         if loss_threshold is not None or done == iterations:
             loss = float(loss_on_device)  # waits for a GPU: only where the value decides or is reported
             if loss_threshold is not None and loss < loss_threshold:
                 break
     return done, loss
+
+
+def _batches(samples: SampleRows, count: int, size: int, generator: torch.Generator) -> list[SampleRows]:
+    """``count`` batches of ``size`` samples: all of them in random order, reshuffled when used up."""
+    n = len(samples.rows)
+    passes = -(-count * size // n)
+    shuffles = [torch.randperm(n, generator=generator, device=samples.rows.device) for _ in range(passes)]
+    if not shuffles:
+        return []
+    rows = samples.rows[torch.cat(shuffles)[: count * size]]
+    return [SampleRows(samples.features, batch) for batch in rows.split(size)]

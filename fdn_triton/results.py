@@ -173,9 +173,10 @@ class OverlayVideo:
             self._writer = cv2.VideoWriter(str(self.path), code, self._fps, self._size)
             if not self._writer.isOpened():
                 raise InputError(f"OpenCV cannot encode {self.path}: try a name ending in .avi")
+        frame = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
         if (image.shape[1], image.shape[0]) != self._size:
-            image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
-        self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+            frame = cv2.resize(frame, self._size, interpolation=cv2.INTER_AREA)
+        self._writer.write(frame)
 
     def close(self) -> None:
         """Finish the file; without it a video cannot be played."""

@@ -89,9 +89,7 @@ def run_tracker(
             boxes, scores, updates = result.boxes_xywh, result.scores, result.updates
             stages_s = tracker.clock.lap()
         track_s = time.perf_counter() - started
-        yield Step(
-            frame.number, frame.image, boxes, scores, updates, frame.problem, read_s, track_s, stages_s
-        )
+        yield Step(frame.number, frame.image, boxes, scores, updates, frame.problem, read_s, track_s, stages_s)
 
 
 @dataclass

@@ -159,9 +159,7 @@ def _open_folder(folder: Path, max_frames: int | None) -> Sequence:
     name = _folder_name(folder)
 
     otb_name = re.compile(r"groundtruth_rect.*\.txt", re.IGNORECASE)
-    otb_files = sorted(
-        (file for file in folder.iterdir() if otb_name.fullmatch(file.name)), key=_natural_order
-    )
+    otb_files = sorted((file for file in folder.iterdir() if otb_name.fullmatch(file.name)), key=_natural_order)
     if otb_files:
         annotation = {file: read_otb_boxes(file) for file in otb_files}
         images, notes = _annotated_range(name, images, max(len(boxes) for boxes in annotation.values()))
@@ -218,13 +216,9 @@ def _image_sequence(
         targets.append(boxes_xywh[:max_frames])
         rows, frames = len(targets[-1]), len(images)
         if rows < frames:
-            notes += (
-                f"{file.name} has fewer rows ({rows}) than frames ({frames}): scored over the rows there are",
-            )
+            notes += (f"{file.name} has fewer rows ({rows}) than frames ({frames}): scored over the rows there are",)
         elif rows > frames:
-            notes += (
-                f"{file.name} has more rows ({rows}) than frames ({frames}): the last rows are not used",
-            )
+            notes += (f"{file.name} has more rows ({rows}) than frames ({frames}): the last rows are not used",)
     return Sequence(
         name=name,
         length=len(images),
@@ -248,9 +242,7 @@ def _annotated_range(name: str, images: list[Path], rows: int) -> tuple[list[Pat
     # A copy with other frame numbers lacks a part of the range; cutting it would misalign the rows.
     if len(chosen) != last - first + 1:
         return images, ()
-    return chosen, (
-        f"frames {first}-{last} of {len(images)} images used: the part of {name} that OTB annotates",
-    )
+    return chosen, (f"frames {first}-{last} of {len(images)} images used: the part of {name} that OTB annotates",)
 
 
 def _images_in(folder: Path) -> list[Path]:

@@ -121,14 +121,14 @@ def _track(options: Options) -> int:
         try:
             for step in run_tracker(tracker, chain([first], frames), boxes_xywh, options.on_bad_frame):
                 writer.write(step.boxes_xywh)
-                go_on = all([watch(step) for watch in watchers])
+                wishes = [watch(step) for watch in watchers]
                 statistics.add(step)
                 if step.problem:
                     tqdm.write(f"warning: frame {step.number} skipped: {step.problem}", file=sys.stderr)
                 if options.log_updates:
                     tqdm.write(report.update_rows(step))
                 progress.update()
-                if not go_on:
+                if not all(wishes):
                     break
         except (InputError, KeyboardInterrupt) as error:
             ended_by = error  # raised again once what was tracked is summed up

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from .config import TrackerConfig
 from .device import choose_device
 from .errors import InputError
 from .frame import check_image, network_input, network_size
-from .heads import Heads
-from .online import FeatureSet, SampleMemory, Update, fine_tune
+from .frame_features import FrameFeatures
+from .heads import FineTuner, Heads
+from .online import SampleMemory, Update, all_rows, fine_tune
 from .sampling import BoxSampler, apart, overlapping
 from .timing import StageClock
 from .weights import DEFAULT_WEIGHTS, NetworkWeights, load_weights
@@ -115,13 +117,14 @@ class Tracker:
         self._set_frame_size((frame.shape[1], frame.shape[0]))
         self._frame_number = 1
         with self.clock.stage("features"):
-            feature_map = self._features(frame)
+            self._begin(frame)
         self._boxes = torch.tensor(boxes, dtype=torch.float32, device=self.device) * self._scale
         self._targets = [self._new_target() for _ in boxes]
         self._heads = Heads.for_targets(
             self.config.network, self.weights.tensors, [target.generator for target in self._targets]
         )
-        return tuple(self._learn_first(t, feature_map) for t in range(len(self._targets)))
+        self._tuner = FineTuner(self._heads, self.config)
+        return tuple(self._learn_first(t) for t in range(len(self._targets)))
 
     @torch.no_grad()
     def update(self, image: NDArray[np.uint8] | Tensor) -> TrackResult:
@@ -140,11 +143,13 @@ class Tracker:
         self._frame_number += 1
         with self.clock.stage("features"):
             self._follow_frame_size((frame.shape[1], frame.shape[0]))
-            feature_map = self._features(frame)
+            self._begin(frame)
+            candidates = self._candidates()
+            self._features.require(candidates)
         with self.clock.stage("score"):
-            found, best_xywh, scores = self._search(feature_map)
+            found, best_xywh, scores = self._search(candidates)
             success = [score > self.config.score_threshold for score in scores]
-            refined = self._refine(feature_map, found, best_xywh, success)
+            refined = self._refine(found, best_xywh, success)
         self._boxes = refined if self.config.search_from_refined else found
         for target, succeeded in zip(self._targets, success, strict=True):
             target.translation = (
@@ -153,29 +158,31 @@ class Tracker:
                 else min(target.translation * self.config.search_growth, self.config.search_translation_max)
             )
         with self.clock.stage("collect"):
-            self._collect(feature_map, [t for t, succeeded in enumerate(success) if succeeded])
+            self._collect([t for t, succeeded in enumerate(success) if succeeded])
         with self.clock.stage("update"):
             updates = tuple(self._update(t, succeeded) for t, succeeded in enumerate(success))
         return TrackResult((refined / self._scale).double().cpu().numpy(), np.array(scores), np.array(success), updates)
 
     # Frames
 
-    def _features(self, frame: Tensor) -> Tensor:
-        return self._backbone(network_input(frame, self._network_hw, self._mean))
+    def _begin(self, frame: Tensor) -> None:
+        self._features.begin(network_input(frame, self._features.frame_hw, self._mean))
 
     def _set_frame_size(self, image_wh: tuple[int, int]) -> None:
         """Everything that depends on the image's size: boxes are kept in pixels of the resized frame."""
         self._image_wh = image_wh
-        self._network_hw = network_size(image_wh[1], image_wh[0], self.config.short_side, self.config.max_side)
-        scale = (self._network_hw[1] / image_wh[0], self._network_hw[0] / image_wh[1])
+        frame_hw = network_size(image_wh[1], image_wh[0], self.config.short_side, self.config.max_side)
+        self._features = FrameFeatures(self._backbone, frame_hw)
+        scale = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
         self._scale = torch.tensor(scale * 2, device=self.device)
 
     def _follow_frame_size(self, image_wh: tuple[int, int]) -> None:
         if image_wh == self._image_wh:
             return
-        network_hw = self._network_hw
+        old_hw = self._features.frame_hw
         self._set_frame_size(image_wh)
-        change = (self._network_hw[1] / network_hw[1], self._network_hw[0] / network_hw[0])
+        new_hw = self._features.frame_hw
+        change = (new_hw[1] / old_hw[1], new_hw[0] / old_hw[0])
         self._boxes = self._boxes * torch.tensor(change * 2, device=self.device)
 
     # Learning
@@ -192,21 +199,19 @@ class Tracker:
         )
 
     def _sampler(self, target: _Target) -> BoxSampler:
-        height, width = self._network_hw
+        height, width = self._features.frame_hw
         config = self.config
-        return BoxSampler(
-            (width, height), target.generator, config.scale_step, config.min_box_size, config.round_boxes
-        )
+        return BoxSampler((width, height), target.generator, config.scale_step, config.min_box_size, config.round_boxes)
 
-    def _learn_first(self, t: int, feature_map: Tensor) -> Update:
-        """Box regressor, fine-tuning and memory of the first frame (ALGORITHM section 4; MDNet)."""
+    def _learn_first(self, t: int) -> Update:
+        """Box regressor, fine-tuning and memory of the first frame (paper 3.4; MDNet)."""
         config, target, box = self.config, self._targets[t], self._boxes[t]
         sampler = self._sampler(target)
         with self.clock.stage("collect"):
             if config.bbox_regression:
                 drawn = sampler.aspect(box, config.bbox_regression_draws, 0.3, 10)
                 samples = overlapping(drawn, box, config.bbox_regression_iou, config.bbox_regression_samples)
-                features = self._backbone.roi_features(feature_map, samples)
+                features = self._features.of_boxes(samples)
                 target.regressor = BoxRegressor(features, samples, box, config.bbox_regression_ridge)
             drawn = sampler.gaussian(box, config.first_positive_draws, 0.1, 5)
             positives = overlapping(drawn, box, config.positive_iou, config.first_positives)
@@ -216,15 +221,16 @@ class Tracker:
             negatives = apart(drawn[order], box, config.first_negative_iou, config.first_negatives)
             drawn = sampler.uniform(box, config.negative_draws, 2, 5)
             remembered = apart(drawn, box, config.first_negative_iou, config.negatives)
-            positive_features = self._backbone.roi_features(feature_map, positives)
-            negative_features = self._backbone.roi_features(feature_map, negatives)
+            positive_features = self._features.of_boxes(positives)
+            negative_features = self._features.of_boxes(negatives)
             target.positives.append(positive_features)
-            target.negatives.append(self._backbone.roi_features(feature_map, remembered))
+            target.negatives.append(self._features.of_boxes(remembered))
         with self.clock.stage("update"):
+            self._tuner.begin(t, config.first_learning_rate)
             iterations, loss = fine_tune(
-                self._heads.fine_tuner(t, config.first_learning_rate, config),
-                FeatureSet(positive_features),
-                FeatureSet(negative_features),
+                self._tuner,
+                all_rows(positive_features),
+                all_rows(negative_features),
                 config.first_iterations,
                 config.first_loss_threshold,
                 config,
@@ -232,8 +238,8 @@ class Tracker:
             )
         return Update("first", iterations, loss)
 
-    def _collect(self, feature_map: Tensor, targets: list[int]) -> None:
-        """Remember positives and negatives around the targets that were found (ALGORITHM section 5; MDNet)."""
+    def _collect(self, targets: list[int]) -> None:
+        """Remember positives and negatives around the targets that were found (MDNet)."""
         config = self.config
         boxes, counts = [], []
         for t in targets:
@@ -245,7 +251,7 @@ class Tracker:
             counts += [len(boxes[-2]), len(boxes[-1])]
         if not targets:
             return
-        features = self._backbone.roi_features(feature_map, torch.cat(boxes)).split(counts)
+        features = self._features.of_boxes(torch.cat(boxes)).split(counts)
         for t, positives, negatives in zip(targets, features[::2], features[1::2], strict=True):
             self._targets[t].positives.append(positives)
             self._targets[t].negatives.append(negatives)
@@ -253,16 +259,15 @@ class Tracker:
     def _update(self, t: int, succeeded: bool) -> Update | None:
         """Short-term update after a failure, long-term update at the regular interval (paper 3.4)."""
         config, target = self.config, self._targets[t]
-        if not succeeded:
-            kind, last_frames = "short", config.short_memory
-        elif self._frame_number % config.long_interval == 0:
-            kind, last_frames = "long", config.long_memory
-        else:
+        kind: Literal["short", "long"] = "long" if succeeded else "short"
+        if succeeded and self._frame_number % config.long_interval != 0:
             return None
+        last_frames = config.long_memory if succeeded else config.short_memory
+        self._tuner.begin(t, config.update_learning_rate)
         iterations, loss = fine_tune(
-            self._heads.fine_tuner(t, config.update_learning_rate, config),
-            FeatureSet(target.positives.features, target.positives.rows(last_frames)),
-            FeatureSet(target.negatives.features, target.negatives.rows(config.short_memory)),
+            self._tuner,
+            target.positives.of_last(last_frames),
+            target.negatives.of_last(config.short_memory),
             config.update_iterations,
             config.loss_threshold,
             config,
@@ -272,25 +277,26 @@ class Tracker:
 
     # Search
 
-    def _search(self, feature_map: Tensor) -> tuple[Tensor, Tensor, list[float]]:
+    def _candidates(self) -> Tensor:
+        """[T, K, 4] boxes around the last ones, in pixels of the resized frame."""
+        drawn = [
+            self._sampler(target).gaussian(box, self.config.candidates, target.translation, self.config.search_scale)
+            for target, box in zip(self._targets, self._boxes, strict=True)
+        ]
+        return torch.stack(drawn)
+
+    def _search(self, candidates: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         """Mean of the best candidates [T, 4], the best candidates [T, k, 4], their mean score per target."""
-        config = self.config
-        candidates = torch.stack(
-            [
-                self._sampler(target).gaussian(box, config.candidates, target.translation, config.search_scale)
-                for target, box in zip(self._targets, self._boxes, strict=True)
-            ]
-        )
-        scores = self._heads.scores(self._backbone.roi_features(feature_map, candidates))
-        best = scores.topk(config.top_k, dim=1)
+        scores = self._heads.scores(self._features.of_boxes(candidates))
+        best = scores.topk(self.config.top_k, dim=1)
         best_xywh = candidates.gather(1, best.indices[..., None].expand(-1, -1, 4))
         return best_xywh.mean(dim=1), best_xywh, best.values.mean(dim=1).tolist()
 
-    def _refine(self, feature_map: Tensor, found: Tensor, best_xywh: Tensor, success: list[bool]) -> Tensor:
+    def _refine(self, found: Tensor, best_xywh: Tensor, success: list[bool]) -> Tensor:
         """[T, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""
         if not self.config.bbox_regression or not any(success):
             return found
-        features = self._backbone.roi_features(feature_map, best_xywh)
+        features = self._features.of_boxes(best_xywh)
         refined = found.clone()
         for t, target in enumerate(self._targets):
             if success[t] and target.regressor is not None:

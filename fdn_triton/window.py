@@ -58,8 +58,8 @@ def select_boxes(image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """
     title = "Draw a box, press Enter; Escape when done"
     with Window(title):
-        boxes = cv2.selectROIs(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), showCrosshair=False)
-    boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+        drawn = cv2.selectROIs(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), showCrosshair=False)
+    boxes = np.array(drawn, dtype=np.float64).reshape(-1, 4)
     if len(boxes) == 0:
         raise InputError("no box was drawn: draw one and press Enter, or give --init X,Y,W,H")
     return boxes

@@ -26,7 +26,7 @@ from torch import Tensor
 
 Grid = Literal["midpoint", "interior"]
 
-_ROIS_PER_CHUNK = 256  # 256 RoIs x 36 samples x 512 channels in fp32 are 19 MB: they stay in a CPU's cache
+_ROIS_PER_CHUNK = 128  # 128 RoIs x 36 samples x 512 channels in fp32 are 9 MB: they stay in a CPU's cache
 
 
 def max_roi_align(
@@ -90,7 +90,7 @@ def max_roi_align_ref(
 ) -> Tensor:
     """The same function in plain indexing, for any dtype and device, differentiable: the oracle of the tests."""
     output_hw = _check(input, boxes, output_size, sampling_ratio, grid)
-    n_images, channels, height, width = input.shape
+    _, channels, height, width = input.shape
     index, weight = _neighbours(
         boxes.detach(), (height, width), output_hw, spatial_scale, sampling_ratio, aligned, grid, extend
     )

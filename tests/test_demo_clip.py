@@ -80,9 +80,7 @@ def test_the_box_bounds_the_pixels_of_the_owl(index: int) -> None:
 
 def test_rendering_is_deterministic_and_depends_on_the_seed() -> None:
     first, again, other = (list(generate.render_clip(3, seed)) for seed in (5, 5, 6))
-    for (image, box), (image_again, box_again), (image_other, box_other) in zip(
-        first, again, other, strict=True
-    ):
+    for (image, box), (image_again, box_again), (image_other, box_other) in zip(first, again, other, strict=True):
         assert image.dtype == np.uint8
         np.testing.assert_array_equal(image, image_again)
         assert box == box_again == box_other

@@ -83,9 +83,7 @@ def test_vot_polygons_become_their_bounding_box(tmp_path: Path) -> None:
 
 def test_a_number_alone_is_a_frame_without_a_region_in_vot_only(tmp_path: Path) -> None:
     path = written(tmp_path, "1,2,3,4\n0\n1\n2\n5,6,7,8\n")
-    np.testing.assert_array_equal(
-        read_vot_boxes(path), [[1, 2, 3, 4], NAN_ROW, NAN_ROW, NAN_ROW, [5, 6, 7, 8]]
-    )
+    np.testing.assert_array_equal(read_vot_boxes(path), [[1, 2, 3, 4], NAN_ROW, NAN_ROW, NAN_ROW, [5, 6, 7, 8]])
     with pytest.raises(InputError, match=r"line 2: 1 number: write four"):
         read_otb_boxes(path)
 

@@ -95,9 +95,7 @@ def test_several_otb_files_are_several_targets_in_natural_order(tmp_path: Path) 
     folder = tmp_path / "Jogging"
     write_images(folder / "img", ["1.png", "2.png"])
     for target in (1, 2, 10):
-        (folder / f"groundtruth_rect.{target}.txt").write_text(
-            f"{target},1,5,5\n" * (1 if target == 2 else 2)
-        )
+        (folder / f"groundtruth_rect.{target}.txt").write_text(f"{target},1,5,5\n" * (1 if target == 2 else 2))
     sequence = open_sequence(folder)
     assert sequence.ground_truth is not None
     np.testing.assert_array_equal(sequence.ground_truth[:, :, 0], [[0, 0], [1, np.nan], [9, 9]])
@@ -192,9 +190,7 @@ def test_more_rows_than_frames_is_a_note(tmp_path: Path) -> None:
     sequence = open_sequence(tmp_path / "s")
     assert sequence.ground_truth is not None
     np.testing.assert_array_equal(sequence.ground_truth, [[[0, 0, 5, 5], [1, 1, 5, 5]]])
-    assert sequence.notes == (
-        "groundtruth_rect.txt has more rows (2) than frames (1): the last rows are not used",
-    )
+    assert sequence.notes == ("groundtruth_rect.txt has more rows (2) than frames (1): the last rows are not used",)
 
 
 def test_ground_truth_errors_come_out_of_open_sequence(tmp_path: Path) -> None:
@@ -336,9 +332,7 @@ def test_palette_image(tmp_path: Path) -> None:
 def test_a_very_large_image(tmp_path: Path) -> None:
     large = np.zeros((4320, 7680, 3), np.uint8)
     large[-1, -1] = (1, 2, 3)
-    (tmp_path / "8k.png").write_bytes(
-        cv2.imencode(".png", large[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    )
+    (tmp_path / "8k.png").write_bytes(cv2.imencode(".png", large[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1])
     image = image_of(tmp_path / "8k.png")
     assert image.shape == large.shape
     assert image[-1, -1].tolist() == [1, 2, 3] and not image[0].any()
@@ -461,9 +455,7 @@ def test_a_folder_without_permission_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(InputError) as caught:
         open_sequence(tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path} cannot be read: Permission denied: check the path and its permissions"
-    )
+    assert str(caught.value) == (f"{tmp_path} cannot be read: Permission denied: check the path and its permissions")
 
 
 # Videos and cameras
@@ -510,17 +502,13 @@ def test_a_truncated_video_says_so_in_a_last_frame(tmp_path: Path) -> None:
     assert last.problem == f"{path} ends early: {len(good)} of 40 frames could be read"
     # Cut before the damage there is nothing to report; behind it there is.
     assert [frame.problem for frame in open_sequence(path, max_frames=5).frames()] == [None] * 5
-    assert [frame.problem for frame in open_sequence(path, max_frames=len(good)).frames()] == [None] * len(
-        good
-    )
+    assert [frame.problem for frame in open_sequence(path, max_frames=len(good)).frames()] == [None] * len(good)
     *_, last = open_sequence(path, max_frames=35).frames()
     assert last.problem is not None
 
 
 @pytest.mark.parametrize(("stated", "reported"), [(12, False), (14, False), (15, True), (None, False)])
-def test_a_count_that_is_slightly_off_is_no_problem(
-    tmp_path: Path, stated: int | None, reported: bool
-) -> None:
+def test_a_count_that_is_slightly_off_is_no_problem(tmp_path: Path, stated: int | None, reported: bool) -> None:
     path = write_video(tmp_path / "a.avi", 12)
     frames = list(frame_source.video_frames(path, stated, None))
     assert len(frames) == 12 + reported
@@ -577,9 +565,7 @@ def test_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     assert FakeCamera.opened == 0  # released when the consumer stops early
 
 
-def test_a_camera_that_is_not_there(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     before = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_WARNING)
     try:
         for index in (-1, 97):

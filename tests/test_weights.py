@@ -132,9 +132,7 @@ def test_variants_have_their_own_tensors(tmp_path: Path, network: NetworkConfig)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_float_types_become_float32(
-    tmp_path: Path, trunk: dict[str, Tensor], dtype: torch.dtype
-) -> None:
+def test_other_float_types_become_float32(tmp_path: Path, trunk: dict[str, Tensor], dtype: torch.dtype) -> None:
     own, other = tmp_path / "w.safetensors", tmp_path / "w.pth"
     stored = {name: tensor.to(dtype) for name, tensor in trunk.items()}
     _save_raw(own, stored)
@@ -366,9 +364,7 @@ def test_fc_layers_come_together(tmp_path: Path, full: dict[str, Tensor]) -> Non
     assert "missing fc5.weight, fc5.bias" in _refused(path)
     assert "fc4.weight" in load_weights(path, NetworkConfig(fc_layers=2)).tensors
     _save_pth(path, full)
-    assert "unexpected 'fc5.bias' [512], 'fc5.weight' [512, 512]" in _refused(
-        path, NetworkConfig(fc_layers=2)
-    )
+    assert "unexpected 'fc5.bias' [512], 'fc5.weight' [512, 512]" in _refused(path, NetworkConfig(fc_layers=2))
     _save_pth(path, full | {"fc4.weight": torch.zeros(512, 9216)})
     assert "fc4.weight is [512, 9216], expected [512, 4608]" in _refused(path)
 
@@ -472,17 +468,13 @@ def test_mean_of_matconvnet(
     tmp_path: Path, savemat: Callable[..., None], trunk: dict[str, Tensor], shape: tuple[int, ...], place: str
 ) -> None:
     normalization = {"normalization": {"averageImage": np.float64([3.0, 2.0, 1.0]).reshape(shape)}}
-    net = {"layers": _mat_layers(trunk, "weights")} | (
-        {"meta": normalization} if place == "meta" else normalization
-    )
+    net = {"layers": _mat_layers(trunk, "weights")} | ({"meta": normalization} if place == "meta" else normalization)
     path = tmp_path / "w.mat"
     savemat(path, {"net": net})
     assert load_weights(path, NET).mean == (3.0, 2.0, 1.0)
 
 
-def test_mean_image_of_no_rgb_shape(
-    tmp_path: Path, savemat: Callable[..., None], trunk: dict[str, Tensor]
-) -> None:
+def test_mean_image_of_no_rgb_shape(tmp_path: Path, savemat: Callable[..., None], trunk: dict[str, Tensor]) -> None:
     path = tmp_path / "w.mat"
     for image, fact in [
         (np.zeros((5, 4)), "averageImage of shape [5, 4]"),
@@ -504,9 +496,7 @@ def test_release_file_is_known_by_its_roi_layer(
     assert "FDN release" in loaded.provenance
 
 
-def test_fc_without_singleton_dimensions(
-    tmp_path: Path, savemat: Callable[..., None], full: dict[str, Tensor]
-) -> None:
+def test_fc_without_singleton_dimensions(tmp_path: Path, savemat: Callable[..., None], full: dict[str, Tensor]) -> None:
     layers = _mat_layers(full, "filters")
     path = tmp_path / "w.mat"
     for layer in layers[0]:
@@ -522,9 +512,7 @@ def test_fc_without_singleton_dimensions(
         assert "fc4.weight is [" in _refused(path)
 
 
-def test_matconvnet_of_another_network(
-    tmp_path: Path, savemat: Callable[..., None], trunk: dict[str, Tensor]
-) -> None:
+def test_matconvnet_of_another_network(tmp_path: Path, savemat: Callable[..., None], trunk: dict[str, Tensor]) -> None:
     path = tmp_path / "w.mat"
     savemat(path, {"frames": np.zeros((3, 3))})
     message = _refused(path)
@@ -588,9 +576,7 @@ def test_damaged_files(tmp_path: Path, trunk: dict[str, Tensor], writers: Any, s
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".mat", ".pth"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_not_finite(
-    tmp_path: Path, trunk: dict[str, Tensor], writers: Any, suffix: str, value: float
-) -> None:
+def test_not_finite(tmp_path: Path, trunk: dict[str, Tensor], writers: Any, suffix: str, value: float) -> None:
     path = tmp_path / f"w{suffix}"
     bad = trunk["conv2.bias"].clone()
     bad[3:5] = value
@@ -606,9 +592,7 @@ def test_float64_beyond_float32_is_infinite(tmp_path: Path, trunk: dict[str, Ten
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".mat", ".pth"])
-def test_format_is_known_without_suffix(
-    tmp_path: Path, trunk: dict[str, Tensor], writers: Any, suffix: str
-) -> None:
+def test_format_is_known_without_suffix(tmp_path: Path, trunk: dict[str, Tensor], writers: Any, suffix: str) -> None:
     path = tmp_path / f"w{suffix}"
     writers[suffix](path, trunk)
     bare = path.rename(tmp_path / "weights")
@@ -623,9 +607,7 @@ def test_paths_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "directory" in _refused(tmp_path)
     assert "absent" in _refused(str(tmp_path / "absent\nname.mat"))
     (tmp_path / "notes.txt").write_text("hello, this is no weights file")
-    assert "of no known format: give a .safetensors, .mat, .pth or .pt file" in _refused(
-        tmp_path / "notes.txt"
-    )
+    assert "of no known format: give a .safetensors, .mat, .pth or .pt file" in _refused(tmp_path / "notes.txt")
 
     def forbidden(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -651,9 +633,7 @@ def test_untrained_is_the_default_and_repeats() -> None:
     assert first.sha256 != other.sha256
     joined = b"".join(first.tensors[name].numpy().tobytes() for name in sorted(CONV))
     assert first.sha256 == hashlib.sha256(joined).hexdigest()
-    assert (
-        first.mean == (123.68, 116.779, 103.939) and first.roi_grid is None and "seed 0" in first.provenance
-    )
+    assert first.mean == (123.68, 116.779, 103.939) and first.roi_grid is None and "seed 0" in first.provenance
 
 
 def test_untrained_leaves_the_global_generator_alone() -> None:

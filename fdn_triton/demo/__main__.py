@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from .. import track
 from . import clip_path
 
+FOLDER = Path("results")
 FOLLOWED_IOU = 0.6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Track the clip and say whether the target was followed; flags are passed on.
+    """Track the clip and say whether the target was followed; flags are passed on. Results go to ``results/demo.*``.
 
     Returns:
         What :func:`fdn_triton.track.main` returns, or 1 if the mean overlap is at most 0.6.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        summary_path = Path(folder) / "summary.json"
-        flags = ["--seq", str(clip_path()), "--json", str(summary_path)]
-        code = track.main([*flags, *(sys.argv[1:] if argv is None else argv)])
-        if code != track.EXIT_OK or not summary_path.exists():
-            return code
-        mean_iou = json.loads(summary_path.read_text())["mean_iou"]
+    outputs = {"--out": "demo.txt", "--json": "demo.json", "--save-video": "demo.mp4"}
+    flags = [word for flag, name in outputs.items() for word in (flag, str(FOLDER / name))]
+    code = track.main(["--seq", str(clip_path()), *flags, *(sys.argv[1:] if argv is None else argv)])
+    if code != track.EXIT_OK:
+        return code
+    mean_iou = json.loads((FOLDER / "demo.json").read_text())["mean_iou"]
     followed = mean_iou > FOLLOWED_IOU
     print(f"the target was {'followed' if followed else 'lost'}: mean IoU {mean_iou:.3f}")
     return track.EXIT_OK if followed else 1

@@ -92,9 +92,7 @@ def pose_at(frame: float) -> Pose:
     t = (frame - times[k]) / span
     blend = (1 + 2 * t) * (1 - t) ** 2, t**2 * (3 - 2 * t)
     tangent = t * (1 - t) ** 2 * span, t**2 * (t - 1) * span
-    value = (
-        blend[0] * values[k] + blend[1] * values[k + 1] + tangent[0] * slopes[k] + tangent[1] * slopes[k + 1]
-    )
+    value = blend[0] * values[k] + blend[1] * values[k + 1] + tangent[0] * slopes[k] + tangent[1] * slopes[k + 1]
     return Pose(*value.tolist())
 
 
@@ -138,9 +136,7 @@ class Scene:
         self.birch = scenery.paint_birch(rng)
         self.owl = scenery.paint_owl(rng)
         hidden = pose_at(OCCLUSION_FRAME)
-        self.birch_x = (
-            hidden.camera_x + hidden.x - scenery.POST_WIDTH
-        )  # of the sheet's left edge in the world
+        self.birch_x = hidden.camera_x + hidden.x - scenery.POST_WIDTH  # of the sheet's left edge in the world
 
     def render(self, frame: int, *, owl: bool = True, birch: bool = True) -> Image:
         """Frame ``frame`` as RGB [240, 320, 3]; ``owl`` and ``birch`` leave them out for comparison."""
@@ -161,9 +157,7 @@ class Scene:
             matrix[:, 2] -= matrix[:, :2] @ (scenery.SPRITE_SIZE[0] / 2, scenery.SPRITE_SIZE[1] / 2)
             layers.append(_placed(self.owl, matrix, scenery.SPRITE_SCALE, clear))
         if birch:
-            layers.append(
-                _placed(self.birch, _shift(self.birch_x - pose.camera_x, -pose.camera_y), scale, clear)
-            )
+            layers.append(_placed(self.birch, _shift(self.birch_x - pose.camera_x, -pose.camera_y), scale, clear))
         for layer in layers:
             picture *= 1 - layer[..., 3:].astype(np.float32) / 255
             picture += layer[..., :3]
@@ -194,9 +188,7 @@ def write_clip(folder: Path, frames: int = FRAMES, seed: int = SEED) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m fdn_triton.demo.generate", description="Draw the demo clip."
-    )
+    parser = argparse.ArgumentParser(prog="python -m fdn_triton.demo.generate", description="Draw the demo clip.")
     out_help = "folder to write (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=clip_path(), metavar="DIR", help=out_help)
     out = parser.parse_args(argv).out

@@ -47,9 +47,7 @@ def _toned(colour: Colour, gain: float) -> Colour:
     return red, green, blue
 
 
-def _fractal_noise(
-    rng: np.random.Generator, height: int, width: int, cells: Sequence[int]
-) -> NDArray[np.float32]:
+def _fractal_noise(rng: np.random.Generator, height: int, width: int, cells: Sequence[int]) -> NDArray[np.float32]:
     """Smooth noise in about -1..1: one octave per cell size in pixels, each weaker than the one before."""
     total = np.zeros((height, width), np.float32)
     for octave, cell in enumerate(cells):
@@ -168,9 +166,7 @@ def _paint_house(paint: _Canvas, rng: np.random.Generator, x: float, wall: Colou
                 brick_xywh = x + (brick + 0.5 * (row % 2)) * w / 6.6, top + 5 * row, w / 7.5, 4
                 paint.fill(_rect(*brick_xywh), _toned(wall, rng.uniform(0.82, 1.05)))
     paint.fill(_rect(x + 0.72 * w, top - 34, 9, 26), RUST)
-    paint.fill(
-        np.array([(x - 7, top + 2), (x + w + 7, top + 2), (x + w - 13, top - 26), (x + 13, top - 26)]), roof
-    )
+    paint.fill(np.array([(x - 7, top + 2), (x + w + 7, top + 2), (x + w - 13, top - 26), (x + 13, top - 26)]), roof)
     for row in range(4):
         inset = 20 * (row + 0.5) / 4
         for tile in np.arange(x - 6 + inset, x + w + 4 - inset, 6):
@@ -178,9 +174,7 @@ def _paint_house(paint: _Canvas, rng: np.random.Generator, x: float, wall: Colou
     for wx in (x + 8, x + w - 22):
         paint.fill(_rect(wx - 1.5, top + 8.5, 17, 19), WHITE)
         for px, py in ((0, 0), (7.5, 0), (0, 8.5), (7.5, 8.5)):
-            paint.fill(
-                _rect(wx + px, top + 10 + py, 6.5, 7.5), (88, 128, 156) if rng.random() < 0.7 else YELLOW
-            )
+            paint.fill(_rect(wx + px, top + 10 + py, 6.5, 7.5), (88, 128, 156) if rng.random() < 0.7 else YELLOW)
     paint.fill(_ellipse(x + w / 2, GROUND_Y - 12, 8, 19, power=4), BROWN)
     paint.fill(_ellipse(x + w / 2 + 4, GROUND_Y - 10, 1.2, 1.2), YELLOW)
 
