@@ -6,8 +6,8 @@
     d[c] = k + alpha * sum over the `size` channels around c of r^2
     out = max_pool2d(r / d^beta, pool, stride, padding)
 
-Source: paper section 3.2 (VGG-M's norm and pool layers). ``alpha`` multiplies the plain sum, as in MatConvNet; PyTorch's
-``LocalResponseNorm(size, alpha * size, beta, k)`` is the same function.
+Source: paper section 3.2 (VGG-M's norm and pool layers). ``alpha`` multiplies the plain sum, as in MatConvNet;
+PyTorch's ``LocalResponseNorm(size, alpha * size, beta, k)`` is the same function.
 
 On a CPU the map is worked through in bands of rows that stay in the cache: the normalised map, four times as large as
 the result, is never written to memory. Deterministic.

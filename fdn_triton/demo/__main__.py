@@ -20,12 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         What :func:`fdn_triton.track.main` returns, or 1 if the mean overlap is at most 0.6.
     """
-    outputs = {"--out": "demo.txt", "--json": "demo.json", "--save-video": "demo.mp4"}
-    flags = [word for flag, name in outputs.items() for word in (flag, str(FOLDER / name))]
-    code = track.main(["--seq", str(clip_path()), *flags, *(sys.argv[1:] if argv is None else argv)])
+    summary_path = FOLDER / "demo.json"
+    flags = ["--seq", str(clip_path()), "--out", str(FOLDER / "demo.txt"), "--save-video", str(FOLDER / "demo.mp4")]
+    flags += sys.argv[1:] if argv is None else argv
+    code = track.main([*flags, "--json", str(summary_path)])
     if code != track.EXIT_OK:
         return code
-    mean_iou = json.loads((FOLDER / "demo.json").read_text())["mean_iou"]
+    mean_iou = json.loads(summary_path.read_text())["mean_iou"]
     followed = mean_iou > FOLLOWED_IOU
     print(f"the target was {'followed' if followed else 'lost'}: mean IoU {mean_iou:.3f}")
     return track.EXIT_OK if followed else 1
