@@ -8,6 +8,7 @@ Lengths in "target sizes" are multiples of the mean of the target's width and he
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -182,9 +183,20 @@ class TrackerConfig:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        for config in (self, self.network):
+            for field_ in dataclasses.fields(config):
+                value = getattr(config, field_.name)
+                if value != value:
+                    raise InputError(f"{field_.name} is {value}: it must be a number")
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.network.roi_extend < math.inf:
+            raise InputError(f"roi_extend is {self.network.roi_extend}: it must be at least 0")
+        if self.first_negative_draws < 2:
+            raise InputError(f"first_negative_draws is {self.first_negative_draws}: it must be at least 2")
+        if not -(2**63) <= self.seed < 2**64:
+            raise InputError(f"seed is {self.seed}: it must lie in [-2^63, 2^64)")
         if self.top_k > self.candidates:
             raise InputError(f"top_k is {self.top_k}: it must not exceed candidates, which is {self.candidates}")
         if self.max_side < self.short_side:
@@ -206,7 +218,7 @@ _AT_LEAST_ONE = (
     "positive_draws", "positives", "negative_draws", "negatives", "long_memory", "short_memory",
     "long_interval", "batch_positives", "batch_negatives", "mining_negatives",
 )  # fmt: skip
-_POSITIVE = ("min_box_size", "search_growth", "bbox_regression_ridge")
+_POSITIVE = ("scale_step", "min_box_size", "search_growth", "bbox_regression_ridge")
 
 _Config = TypeVar("_Config", NetworkConfig, TrackerConfig)
 

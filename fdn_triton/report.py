@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import math
+import os
 import platform
 from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -36,7 +38,9 @@ def summarise(
         "sequence": sequence_name,
         "frames": statistics.frames,
         "targets": len(tracks),
+        "date": datetime.date.today().isoformat(),
         "device": _device_name(tracker.device),
+        "cpu": {"name": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
         "backend": "torch",
         "preset": preset,
         "seed": tracker.config.seed,
@@ -116,6 +120,15 @@ def _count(number: int, noun: str) -> str:
 
 def _device_name(device: torch.device) -> str:
     return f"{device} {torch.cuda.get_device_name(device)}" if device.type == "cuda" else str(device)
+
+
+def _cpu_name() -> str:
+    try:  # Linux says the model here; platform.processor() is often empty there
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
 
 
 def _versions() -> dict[str, str | None]:

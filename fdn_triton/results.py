@@ -9,6 +9,7 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -37,26 +38,37 @@ class BoxWriter:
     """
 
     def __init__(self, path: Path, targets: int, one_based: bool) -> None:
+        if not path.name:
+            raise InputError(f"cannot write {path}: it is a folder: give the path of a file")
         self.paths = [path] if targets == 1 else [numbered(path, k + 1) for k in range(targets)]
+        for target_path in self.paths:
+            check_writable(target_path)  # all of them, before the first one is emptied
         self._offset = 1.0 if one_based else 0.0
         self._files: list[TextIO] = []
         try:
             for target_path in self.paths:
-                target_path.parent.mkdir(parents=True, exist_ok=True)
                 self._files.append(target_path.open("w", encoding="ascii"))
         except OSError as error:
             self.close()
             raise unwritable(path, error) from None
 
     def write(self, boxes_xywh: NDArray[np.float64]) -> None:
-        """Append [T, 4] boxes in 0-based pixels."""
-        for file, (x, y, w, h) in zip(self._files, boxes_xywh, strict=True):
-            file.write(f"{x + self._offset:.4f},{y + self._offset:.4f},{w:.4f},{h:.4f}\n")
-            file.flush()
+        """Append [T, 4] boxes in 0-based pixels.
+
+        Raises:
+            InputError: a file cannot be written any more, such as on a full disk.
+        """
+        for path, file, (x, y, w, h) in zip(self.paths, self._files, boxes_xywh, strict=True):
+            try:
+                file.write(f"{x + self._offset:.4f},{y + self._offset:.4f},{w:.4f},{h:.4f}\n")
+                file.flush()
+            except OSError as error:
+                raise unwritable(path, error) from None
 
     def close(self) -> None:
         for file in self._files:
-            file.close()
+            with suppress(OSError):  # of a row that could not be written: write has said so
+                file.close()
 
     def __enter__(self) -> BoxWriter:
         return self
@@ -84,8 +96,8 @@ def check_writable(path: Path) -> None:
     Raises:
         InputError: it cannot.
     """
-    existed = path.exists()
     try:
+        existed = path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab"):
             pass
@@ -103,11 +115,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
-            json.dump(content, file, indent=2, allow_nan=False)
-            file.write("\n")
-        os.chmod(file.name, 0o644)
-        os.replace(file.name, path)
+            try:
+                file.write(text)
+                file.close()
+                os.chmod(file.name, 0o644)
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
     except OSError as error:
         raise unwritable(path, error) from None
 

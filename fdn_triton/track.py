@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, redirect_stderr
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -83,19 +85,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except SystemExit as stop:  # tyro's own: help (0) or a flag it does not know (2)
-        return stop.code if isinstance(stop.code, int) else EXIT_BAD_INPUT
+    except SystemExit:  # tyro's, after --help
+        return EXIT_OK
 
 
 def _parse(argv: Sequence[str]) -> Options:
     """Flags override the preset, which therefore has to be known first."""
     preset = "paper"
-    for flag, value in zip(argv, [*argv[1:], ""], strict=True):
+    for flag, value in zip(argv, [*argv[1:], ""], strict=False):
         name, equals, attached = flag.partition("=")
         if name == "--preset":
             preset = attached if equals else value
     default = Options(config=PRESETS.get(preset, TrackerConfig()))
-    return tyro.cli(Options, args=list(argv), default=default, prog="python -m fdn_triton.track")
+    panel = io.StringIO()
+    try:
+        with redirect_stderr(panel):
+            return tyro.cli(Options, args=list(argv), default=default, prog="python -m fdn_triton.track")
+    except SystemExit as stop:
+        if stop.code:
+            raise InputError(_one_line(panel.getvalue())) from None
+        raise
+
+
+def _one_line(panel: str) -> str:
+    """The text of tyro's panel: a title, which the message repeats, then sections between rules."""
+    lines = [line.strip(" │") for line in panel.splitlines()]
+    sections = re.split(r"\n\W*\n", "\n".join(line if re.search(r"\w", line) else "" for line in lines).strip())
+    return ": ".join(" ".join(section.split()) for section in sections[1:] or sections)
 
 
 def _track(options: Options) -> int:
@@ -113,8 +129,9 @@ def _track(options: Options) -> int:
         first, boxes_xywh = _first_boxes(options, sequence, frames)
         truth = _comparable_truth(sequence, len(boxes_xywh))
         box_path = options.out or Path("results") / f"{sequence.name}.txt"
-        writer = stack.enter_context(BoxWriter(box_path, len(boxes_xywh), sequence.one_based))
         watchers = _watchers(options, sequence, truth, stack)
+        # Last of what can fail before tracking, because it empties a file that is there.
+        writer = stack.enter_context(BoxWriter(box_path, len(boxes_xywh), sequence.one_based))
         if options.log_updates:
             print(report.update_header())
         progress = stack.enter_context(tqdm(total=_frame_count(options, sequence), unit="frame", disable=None))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import InputError
 
+_LARGEST_WH = (1280, 720)
 _QUIT_KEYS = (ord("q"), 27)  # 27: Escape
 
 
@@ -25,8 +26,9 @@ class Window:
     def __init__(self, title: str) -> None:
         _require_display()
         self._title = title
+        self._fitted = False
         try:
-            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error:
             raise InputError(
                 "this build of OpenCV has no windows: install opencv-python instead of opencv-python-headless"
@@ -34,9 +36,18 @@ class Window:
 
     def show(self, image: NDArray[np.uint8]) -> bool:
         """Show a frame; False once the user has closed the window or pressed q or Escape."""
+        self.fit(image)
         cv2.imshow(self._title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         key = cv2.waitKey(1) & 0xFF
         return key not in _QUIT_KEYS and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) > 0
+
+    def fit(self, image: NDArray[np.uint8]) -> None:
+        """Give the window the image's size, or as much of it as fits a small screen, once."""
+        if not self._fitted:
+            height, width = image.shape[:2]
+            scale = min(1.0, _LARGEST_WH[0] / width, _LARGEST_WH[1] / height)
+            cv2.resizeWindow(self._title, max(1, round(width * scale)), max(1, round(height * scale)))
+            self._fitted = True
 
     def __enter__(self) -> Window:
         return self
@@ -57,8 +68,10 @@ def select_boxes(image: NDArray[np.uint8]) -> NDArray[np.float64]:
         InputError: no box was drawn, or there is no display.
     """
     title = "Draw a box, press Enter; Escape when done"
-    with Window(title):
-        drawn = cv2.selectROIs(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), showCrosshair=False)
+    with Window(title) as window:
+        window.fit(image)
+        drawn = cv2.selectROIs(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), showCrosshair=False, printNotice=False)
+    cv2.waitKey(1)  # the Escape that ended the drawing must not reach the next window
     boxes = np.array(drawn, dtype=np.float64).reshape(-1, 4)
     if len(boxes) == 0:
         raise InputError("no box was drawn: draw one and press Enter, or give --init X,Y,W,H")
