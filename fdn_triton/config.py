@@ -199,6 +199,11 @@ class TrackerConfig:
             raise InputError(f"seed is {self.seed}: it must lie in [-2^63, 2^64)")
         if self.top_k > self.candidates:
             raise InputError(f"top_k is {self.top_k}: it must not exceed candidates, which is {self.candidates}")
+        if self.batch_negatives > self.mining_negatives:
+            raise InputError(
+                f"batch_negatives is {self.batch_negatives}: it must not exceed mining_negatives, "
+                f"which is {self.mining_negatives}"
+            )
         if self.max_side < self.short_side:
             raise InputError(f"max_side is {self.max_side}: it must not be below short_side, {self.short_side}")
         if not 0 <= self.dropout < 1:

@@ -116,6 +116,9 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+        if path.exists() and not path.is_file():  # /dev/stdout, which must not be replaced by a file
+            path.write_text(text, encoding="utf-8")
+            return
         with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False) as file:
             try:
                 file.write(text)

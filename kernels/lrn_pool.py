@@ -57,7 +57,8 @@ def lrn_max_pool(
     out_w = (width + left + right - pool) // stride + 1
     rows = x.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C], a view of a channels-last map
     out = torch.empty((n_images, out_h, out_w, channels), dtype=x.dtype, device=x.device)
-    step = max(1, _BAND_BYTES // (n_images * stride * width * channels * x.element_size()))
+    band_row_bytes = n_images * stride * width * channels * x.element_size()
+    step = max(1, _BAND_BYTES // band_row_bytes) if x.device.type == "cpu" else out_h
     for top in range(0, out_h, step):
         bottom = min(top + step, out_h)
         first, last = top * stride - above, (bottom - 1) * stride - above + pool
@@ -83,7 +84,9 @@ def lrn_max_pool_ref(
 ) -> Tensor:
     """The same function from PyTorch's own layers, differentiable: the oracle of the tests."""
     sides = _check(x, size, pool, padding)
-    normalised = F.local_response_norm(x.relu(), size, alpha * size, beta, k)
+    # At least fp32: squares overflow fp16, and on a CPU the layer has no half types.
+    positive = x.relu().to(torch.promote_types(x.dtype, torch.float32))
+    normalised = F.local_response_norm(positive, size, alpha * size, beta, k).to(x.dtype)
     return F.max_pool2d(F.pad(normalised, sides, value=float("-inf")), pool, stride)
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 Grid = Literal["midpoint", "interior"]
 
 _ROIS_PER_CHUNK = 128  # 128 RoIs x 36 samples x 512 channels in fp32 are 9 MB: they stay in a CPU's cache
+_ROIS_PER_LAUNCH = 2048  # elsewhere: few launches, and still bounded memory
 
 
 def max_roi_align(
@@ -64,7 +65,7 @@ def max_roi_align(
     bins, samples = output_hw[0] * output_hw[1], sampling_ratio**2
     rows = input.permute(0, 2, 3, 1).reshape(n_images * height * width, channels)
     out = []
-    for chunk in boxes.detach().split(_ROIS_PER_CHUNK):
+    for chunk in boxes.detach().split(_ROIS_PER_CHUNK if input.device.type == "cpu" else _ROIS_PER_LAUNCH):
         index, weight = _neighbours(
             chunk, (height, width), output_hw, spatial_scale, sampling_ratio, aligned, grid, extend
         )
@@ -140,7 +141,8 @@ def _neighbours(
         start = boxes[:, axis] * spatial_scale - (0.5 if aligned else 0.0)
         extent = (boxes[:, axis + 2] - boxes[:, axis]) * spatial_scale + extend
         if not aligned:
-            extent = extent.clamp(min=1.0)
+            # A box that ends at -inf gives zeros like any other infinite one: it is not made a cell wide.
+            extent = extent.clamp(min=1.0).where(extent != -torch.inf, torch.nan)
         steps = torch.arange(sampling_ratio, device=boxes.device, dtype=boxes.dtype)
         inside = (steps + 0.5) / sampling_ratio if grid == "midpoint" else (steps + 1) / (sampling_ratio + 1)
         offsets = torch.arange(bins, device=boxes.device, dtype=boxes.dtype)[:, None] + inside

@@ -104,7 +104,7 @@ def test_against_onnxruntime(bins: int) -> None:
     expected = torch.from_numpy(session.run(None, {"X": input.numpy(), "rois": boxes.numpy()})[0])
     out = roi_pool(input, boxes, bins, SCALE)
     assert torch.equal(out, expected)
-    assert (out != 0).float().mean() > 0.5  # the comparison is not one of zeros
+    assert (out != 0).float().mean() > 0.4  # the comparison is not one of zeros
 
 
 def test_bins_without_cells_give_0() -> None:

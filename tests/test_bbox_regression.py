@@ -1,0 +1,129 @@
+"""Bounding box regression: against the textbook's primal solution, and on boxes whose correction is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fdn_triton.bbox_regression import BoxRegressor
+
+TARGET_XYWH = torch.tensor([50.0, 40.0, 30.0, 20.0], dtype=torch.float64)
+
+
+def boxes_around(count: int, seed: int) -> Tensor:
+    """[count, 4] float64 boxes near the target."""
+    noise = torch.rand(count, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 2 - 1
+    wh = TARGET_XYWH[2:] * 1.2 ** noise[:, 2:]
+    center = TARGET_XYWH[:2] + TARGET_XYWH[2:] / 2 + 0.2 * TARGET_XYWH[2:] * noise[:, :2]
+    return torch.cat((center - wh / 2, wh), dim=1)
+
+
+def offsets_of(boxes_xywh: Tensor, target_xywh: Tensor) -> Tensor:
+    """(dx / w, dy / h, log dw, log dh), written out box by box."""
+    tx, ty, tw, th = target_xywh.tolist()
+    rows = []
+    for x, y, w, h in boxes_xywh.tolist():
+        dx, dy = (tx + tw / 2) - (x + w / 2), (ty + th / 2) - (y + h / 2)
+        rows.append([dx / w, dy / h, math.log(tw / w), math.log(th / h)])
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+def primal_predictions(features: Tensor, boxes_xywh: Tensor, ridge: float, new: Tensor) -> Tensor:
+    """Offsets predicted for the new features [K, d], in the space of the features, with numbers of float64."""
+    y = offsets_of(boxes_xywh, TARGET_XYWH)
+    mean = y.mean(dim=0)
+    covariance = (y - mean).T @ (y - mean) / len(y) + 1e-3 * torch.eye(4, dtype=torch.float64)
+    u, s, vh = torch.linalg.svd(covariance)
+    whiten, unwhiten = u @ torch.diag(s**-0.5) @ vh, u @ torch.diag(s**0.5) @ vh
+    x = torch.cat((features, torch.ones(len(features), 1)), dim=1)
+    penalty = ridge * torch.eye(x.shape[1], dtype=torch.float64)  # on the bias column too
+    coefficients = torch.linalg.inv(x.T @ x + penalty) @ x.T @ ((y - mean) @ whiten)
+    return torch.cat((new, torch.ones(len(new), 1)), dim=1) @ coefficients @ unwhiten + mean
+
+
+def corrected(boxes_xywh: Tensor, offsets: Tensor) -> Tensor:
+    wh = boxes_xywh[:, 2:] * offsets[:, 2:].exp()
+    center = boxes_xywh[:, :2] + boxes_xywh[:, 2:] / 2 + offsets[:, :2] * boxes_xywh[:, 2:]
+    return torch.cat((center - wh / 2, wh), dim=1)
+
+
+@pytest.mark.parametrize(("samples", "width"), [(40, 15), (15, 60)])
+@pytest.mark.parametrize("ridge", [1000.0, 0.5])
+def test_it_is_the_primal_ridge_solution(samples: int, width: int, ridge: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    features = torch.randn(samples, width, generator=g, dtype=torch.float64) * 10
+    new, boxes, new_boxes = features[:7] + 3, boxes_around(samples, 1), boxes_around(7, 2)
+    expected = corrected(new_boxes, primal_predictions(features, boxes, ridge, new))
+    assert (expected - new_boxes).abs().max() > 1, "a regressor that does nothing must fail"
+    refined = BoxRegressor(features, boxes, TARGET_XYWH, ridge).refine(new, new_boxes)
+    torch.testing.assert_close(refined, expected, rtol=1e-9, atol=1e-9)
+
+    # float32 features of the tracker's size; the system itself is solved in float64.
+    single = BoxRegressor(features.float(), boxes.float(), TARGET_XYWH.float(), ridge)
+    torch.testing.assert_close(
+        single.refine(new.float(), new_boxes.float()), expected.float(), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_more_features_than_samples_of_the_trackers_size() -> None:
+    """1,000 samples of 4,608 features, not centred: the primal solution in float64 to a thousandth of a pixel."""
+    g = torch.Generator().manual_seed(0)
+    boxes = boxes_around(300, 1)
+    mixing = torch.randn(4, 1500, generator=g, dtype=torch.float64) * 10
+    features = (offsets_of(boxes, TARGET_XYWH) @ mixing + torch.randn(300, 1500, generator=g) * 3 + 10).relu()
+    expected = corrected(boxes, primal_predictions(features, boxes, 1000.0, features))
+    refined = BoxRegressor(features.float(), boxes.float(), TARGET_XYWH.float(), 1000.0).refine(
+        features.float(), boxes.float()
+    )
+    torch.testing.assert_close(refined.double(), expected, rtol=0, atol=1e-3)
+
+
+def test_known_shifts_are_undone_where_features_tell_the_offset() -> None:
+    g = torch.Generator().manual_seed(0)
+    mixing = torch.randn(4, 50, generator=g, dtype=torch.float64) * 100
+    train, held_out = boxes_around(200, 1), boxes_around(50, 2)
+    regressor = BoxRegressor(offsets_of(train, TARGET_XYWH) @ mixing, train, TARGET_XYWH, ridge=1e-3)
+    refined = regressor.refine(offsets_of(held_out, TARGET_XYWH) @ mixing, held_out)
+    assert (held_out - TARGET_XYWH).abs().max() > 4
+    torch.testing.assert_close(refined, TARGET_XYWH.expand(50, 4), rtol=0, atol=1e-3)
+
+
+def test_the_corrections_do_not_depend_on_where_and_how_large_the_target_is() -> None:
+    g = torch.Generator().manual_seed(0)
+    boxes, features = boxes_around(60, 1), torch.randn(60, 20, generator=g, dtype=torch.float64) * 10
+    refined = BoxRegressor(features, boxes, TARGET_XYWH, 10.0).refine(features, boxes)
+    shift = torch.tensor([7.0, -5.0, 0.0, 0.0], dtype=torch.float64)
+    moved_boxes, moved_target = boxes * 3 + shift, TARGET_XYWH * 3 + shift
+    moved = BoxRegressor(features, moved_boxes, moved_target, 10.0).refine(features, moved_boxes)
+    torch.testing.assert_close(moved, refined * 3 + shift, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("samples", [1, 30])
+def test_samples_that_all_need_the_same_correction_give_that_correction(samples: int) -> None:
+    """Targets without variance: whitening must not divide by zero."""
+    box = torch.tensor([[47.0, 43.0, 24.0, 25.0]])
+    features = torch.randn(samples, 12, generator=torch.Generator().manual_seed(0)) * 10
+    regressor = BoxRegressor(features, box.expand(samples, 4), TARGET_XYWH.float(), 1000.0)
+    refined = regressor.refine(features[:1] * 5, box)
+    torch.testing.assert_close(refined, TARGET_XYWH.float()[None], rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e8, 1e15])
+def test_wild_features_give_finite_boxes_of_bounded_size(scale: float) -> None:
+    g = torch.Generator().manual_seed(0)
+    features, boxes = torch.randn(40, 15, generator=g), boxes_around(40, 1).float()
+    regressor = BoxRegressor(features, boxes, TARGET_XYWH.float(), 1.0)
+    wild = regressor.refine(torch.randn(200, 15, generator=g) * scale, boxes[:1].expand(200, 4))
+    assert wild.isfinite().all()
+    assert (wild[:, 2:] > 0).all()
+    ratio = wild[:, 2:] / boxes[0, 2:]
+    assert ratio.max() <= 1000 / 16 * 1.001
+    assert ratio.min() >= 16 / 1000 * 0.999
+
+
+def test_no_boxes_give_no_boxes() -> None:
+    regressor = BoxRegressor(torch.randn(9, 5), boxes_around(9, 0).float(), TARGET_XYWH.float(), 1.0)
+    assert regressor.refine(torch.empty(0, 5), torch.empty(0, 4)).shape == (0, 4)

@@ -1,0 +1,71 @@
+"""What the README says is true: its example runs, its commands parse, its layout exists, its table is the measured one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+from fdn_triton import track
+from fdn_triton.demo import clip_path
+from fdn_triton.sequence import open_sequence
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_example_tracks_a_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = re.search(r"```python\n(.*?)```", README, re.S)
+    assert example is not None
+    sequence = open_sequence(clip_path(), max_frames=3)
+    assert sequence.ground_truth is not None
+    x, y, w, h = sequence.ground_truth[0, 0]
+    writer = cv2.VideoWriter(str(tmp_path / "video.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 240))
+    for frame in sequence.frames():
+        assert frame.image is not None
+        writer.write(cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+    writer.release()
+    monkeypatch.chdir(tmp_path)
+    code = example[1].replace("[200, 120, 64, 80]", str([float(x), float(y), float(w), float(h)]))
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2, "one result for each frame after the first"
+    assert all("True" in line for line in printed), "the target of the clip is found"
+
+
+def test_every_command_parses() -> None:
+    commands = re.findall(r"^python -m fdn_triton\.track (.*)$", README, re.M)
+    assert len(commands) > 5
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        if words != ["--help"]:
+            track._parse(words)
+
+
+def test_layout_names_every_module() -> None:
+    modules = {path.name for path in (ROOT / "fdn_triton").glob("*.py")} - {"__init__.py", "errors.py"}
+    layout = README[README.index("## Layout") : README.index("## Limits")]
+    named = set(re.findall(r"(\w+\.py)", layout))
+    assert named == modules
+    for folder in re.findall(r"`([\w/]+)/`", layout):
+        assert (ROOT / folder).is_dir(), folder
+
+
+def test_table_is_made_from_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "perf"))
+    import tables
+
+    try:
+        runs = tables.load()
+        assert runs, "perf/results holds no tracking run"
+        between = re.search(r"<!-- measured -->\n(.*?)\n<!-- /measured -->", README, re.S)
+        assert between is not None
+        assert between[1].strip() == tables.tracking_table(runs)
+    finally:
+        sys.modules.pop("tables", None)
