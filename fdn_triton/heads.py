@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .backbone import ROI_FEATURES
@@ -104,47 +105,54 @@ class FineTuner:
         Returns:
             The batch's mean loss before the step, a 0-dimensional tensor on the device.
         """
-        config = self._config
         weights = [weight[self._target] for weight in self._heads.weights]
         biases = [bias[self._target] for bias in self._heads.biases]
         n_positives = len(positives.rows)
+        batch = self._batch
+        torch.index_select(positives.features, 0, positives.rows, out=batch[:n_positives])
+        first = torch.cat(
+            (
+                torch.addmm(biases[0], batch[:n_positives], weights[0].T),
+                self._mine(negatives, weights, biases, out=batch[n_positives:]),
+            )
+        )
 
+        # Forward: the input of each layer, and the gates (ReLU and dropout) through which it came.
+        x, inputs, gates = first, [batch], []
+        for weight, bias in zip(weights[1:], biases[1:], strict=True):
+            gates.append(_gate(x, self._config.dropout, generator))
+            inputs.append(x * gates[-1])
+            x = torch.addmm(bias, inputs[-1], weight.T)
+        labels = torch.full((len(x),), BACKGROUND, device=x.device)
+        labels[:n_positives] = TARGET
+        log_probabilities = x.log_softmax(dim=1)
+        loss = F.nll_loss(log_probabilities, labels)
+
+        # Backward: the gradient at each layer's output, from the last layer to the first.
+        gradients = [(log_probabilities.exp() - F.one_hot(labels, 2)) / len(x)]
+        for weight, gate in zip(weights[:0:-1], gates[::-1], strict=True):
+            gradients.insert(0, (gradients[0] @ weight) * gate)
+        self._step(weights, biases, inputs, gradients)
+        return loss
+
+    def _mine(self, negatives: SampleRows, weights: list[Tensor], biases: list[Tensor], out: Tensor) -> Tensor:
+        """Copy the hardest negatives to ``out`` [N, 4608]; returns the first layer's output for them [N, 512]."""
         mined = torch.index_select(negatives.features, 0, negatives.rows, out=self._mined)
         first = torch.addmm(biases[0], mined, weights[0].T)
         scores = score_heads(first.relu(), _stacked(weights[1:]), _stacked(biases[1:]))[0]
-        hardest = scores.topk(config.batch_negatives).indices
-        batch = self._batch
-        torch.index_select(positives.features, 0, positives.rows, out=batch[:n_positives])
-        torch.index_select(mined, 0, hardest, out=batch[n_positives:])
+        hardest = scores.topk(len(out)).indices
+        torch.index_select(mined, 0, hardest, out=out)
+        return first[hardest]
 
-        # Forward: inputs[i] and the gates (ReLU and dropout) of what enters layer i.
-        x = torch.cat((torch.addmm(biases[0], batch[:n_positives], weights[0].T), first[hardest]))
-        inputs, gates = [batch], []
-        for weight, bias in zip(weights[1:], biases[1:], strict=True):
-            gates.append(_gate(x, config.dropout, generator))
-            inputs.append(x * gates[-1])
-            x = torch.addmm(bias, inputs[-1], weight.T)
-        log_probabilities = x.log_softmax(dim=1)
-        loss = -(log_probabilities[:n_positives, TARGET].sum() + log_probabilities[n_positives:, BACKGROUND].sum())
-        loss = loss / len(x)
-
-        # Backward: the gradient at each layer's output, from the last one on; then the steps.
-        gradient = log_probabilities.exp()
-        gradient[:n_positives, TARGET] -= 1
-        gradient[n_positives:, BACKGROUND] -= 1
-        gradient = gradient / len(x)
-        gradients = [gradient]
-        for weight, gate in zip(weights[:0:-1], gates[::-1], strict=True):
-            gradients.insert(0, (gradients[0] @ weight) * gate)
-        for i, (output_gradient, layer_input) in enumerate(zip(gradients, inputs, strict=True)):
+    def _step(self, weights: list[Tensor], biases: list[Tensor], inputs: list[Tensor], gradients: list[Tensor]) -> None:
+        """SGD with momentum on every layer, from its input and the gradient at its output."""
+        config = self._config
+        for i, (weight, bias, layer_input, gradient) in enumerate(zip(weights, biases, inputs, gradients, strict=True)):
             rate = self._learning_rate * (config.fc6_rate if i + 1 == len(weights) else 1.0)
-            velocity, bias_velocity = self._velocities[i], self._bias_velocities[i]
-            velocity.addmm_(output_gradient.T, layer_input, beta=config.momentum)
-            velocity.add_(weights[i], alpha=config.weight_decay)
-            weights[i].sub_(velocity, alpha=rate)
-            bias_velocity.mul_(config.momentum).add_(output_gradient.sum(dim=0))
-            biases[i].sub_(bias_velocity, alpha=rate * config.bias_rate)
-        return loss
+            velocity = self._velocities[i].addmm_(gradient.T, layer_input, beta=config.momentum)
+            weight.sub_(velocity.add_(weight, alpha=config.weight_decay), alpha=rate)
+            bias_velocity = self._bias_velocities[i].mul_(config.momentum).add_(gradient.sum(dim=0))
+            bias.sub_(bias_velocity, alpha=rate * config.bias_rate)
 
 
 class SampleRows(NamedTuple):

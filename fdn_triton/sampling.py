@@ -97,7 +97,10 @@ class BoxSampler:
         size = torch.minimum(torch.maximum(size, least), largest)
         center = torch.minimum(center.clamp(min=0), frame)
         boxes = from_centers(center, size)
-        return boxes.round() if self.round_boxes else boxes
+        if self.round_boxes:
+            boxes = boxes.round()
+            boxes[:, 2:].clamp_(min=1)
+        return boxes
 
 
 def overlapping(boxes_xywh: Tensor, target_xywh: Tensor, above: float, at_most: int) -> Tensor:

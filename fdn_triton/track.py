@@ -108,10 +108,15 @@ def _parse(argv: Sequence[str]) -> Options:
 
 
 def _one_line(panel: str) -> str:
-    """The text of tyro's panel: a title, which the message repeats, then sections between rules."""
-    lines = [line.strip(" │") for line in panel.splitlines()]
-    sections = re.split(r"\n\W*\n", "\n".join(line if re.search(r"\w", line) else "" for line in lines).strip())
-    return ": ".join(" ".join(section.split()) for section in sections[1:] or sections)
+    """The message in tyro's panel, which has a title above it and hints under a rule below it."""
+    message: list[str] = []
+    for line in panel.splitlines()[1:]:
+        text = line.strip(" │|")
+        if re.search(r"\w", text):
+            message.append(text)
+        elif message:
+            break
+    return " ".join(message).removeprefix("Error parsing config: ") or "the flags cannot be read: see --help"
 
 
 def _track(options: Options) -> int:

@@ -98,6 +98,7 @@ class Tracker:
         self._targets: list[_Target] = []
         self._frame_number = 0
 
+    @torch.inference_mode(False)  # what init makes, update writes to: both outside, whatever the caller is in
     @torch.no_grad()
     def init(self, image: NDArray[np.uint8] | Tensor, boxes_xywh: ArrayLike) -> tuple[Update, ...]:
         """Learn the targets from the first frame (paper 3.4); forgets what was tracked before.
@@ -126,6 +127,7 @@ class Tracker:
         self._tuner = FineTuner(self._heads, self.config)
         return tuple(self._learn_first(t) for t in range(len(self._targets)))
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def update(self, image: NDArray[np.uint8] | Tensor) -> TrackResult:
         """Find the targets in the next frame and learn from it (paper 3.4).

@@ -61,15 +61,13 @@ def test_it_is_the_primal_ridge_solution(samples: int, width: int, ridge: float)
     refined = BoxRegressor(features, boxes, TARGET_XYWH, ridge).refine(new, new_boxes)
     torch.testing.assert_close(refined, expected, rtol=1e-9, atol=1e-9)
 
-    # float32 features of the tracker's size; the system itself is solved in float64.
+    # float32 in and out; the system itself is solved in float64.
     single = BoxRegressor(features.float(), boxes.float(), TARGET_XYWH.float(), ridge)
-    torch.testing.assert_close(
-        single.refine(new.float(), new_boxes.float()), expected.float(), rtol=1e-4, atol=1e-3
-    )
+    torch.testing.assert_close(single.refine(new.float(), new_boxes.float()), expected.float(), rtol=1e-4, atol=1e-3)
 
 
-def test_more_features_than_samples_of_the_trackers_size() -> None:
-    """1,000 samples of 4,608 features, not centred: the primal solution in float64 to a thousandth of a pixel."""
+def test_wide_features_that_are_not_negative() -> None:
+    """As on a first frame, more features than samples and far from centred: exact to a thousandth of a pixel."""
     g = torch.Generator().manual_seed(0)
     boxes = boxes_around(300, 1)
     mixing = torch.randn(4, 1500, generator=g, dtype=torch.float64) * 10

@@ -137,14 +137,16 @@ def test_unknown_keys_are_named_and_the_valid_ones_listed() -> None:
     valid = message.split("the valid ones are ")[1].split(", ")
     assert valid == [field.name for field in dataclasses.fields(TrackerConfig)]
 
-    with pytest.raises(InputError, match="unknown configuration key candidate in TrackerConfig: .*candidates"):
+    with pytest.raises(InputError, match=r"unknown configuration key candidate in TrackerConfig: .*candidates"):
         TrackerConfig.from_dict({"candidate": 1})
-    with pytest.raises(InputError, match="unknown configuration key layers in NetworkConfig: .*conv_layers, fc_layers"):
+    with pytest.raises(
+        InputError, match=r"unknown configuration key layers in NetworkConfig: .*conv_layers, fc_layers"
+    ):
         TrackerConfig.from_dict({"network": {"layers": 3}})
 
 
 def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(InputError, match="unknown preset 'papr': choose one of paper, release"):
+    with pytest.raises(InputError, match=r"unknown preset 'papr': choose one of paper, release"):
         TrackerConfig.from_preset("papr")
 
 
@@ -205,7 +207,7 @@ def test_some_numbers_are_above_zero(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, 2.0])
 def test_dropout_is_a_share_below_one(value: float) -> None:
-    with pytest.raises(InputError, match="dropout is .*: it must lie in"):
+    with pytest.raises(InputError, match=r"dropout is .*: it must lie in"):
         TrackerConfig(dropout=value)
     assert TrackerConfig(dropout=0).dropout == 0
 
@@ -220,7 +222,7 @@ def test_nothing_is_nan(name: str) -> None:
 
 
 def test_half_of_the_first_negatives_are_drawn_in_each_way() -> None:
-    with pytest.raises(InputError, match="^first_negative_draws is 1: it must be at least 2$"):
+    with pytest.raises(InputError, match=r"^first_negative_draws is 1: it must be at least 2$"):
         TrackerConfig(first_negative_draws=1)
     assert TrackerConfig(first_negative_draws=2).first_negative_draws == 2
 
@@ -240,19 +242,19 @@ def test_a_seed_is_one_that_torch_takes() -> None:
 
 
 def test_numbers_that_bound_each_other() -> None:
-    with pytest.raises(InputError, match="^top_k is 6: it must not exceed candidates, which is 5$"):
+    with pytest.raises(InputError, match=r"^top_k is 6: it must not exceed candidates, which is 5$"):
         TrackerConfig(top_k=6, candidates=5)
-    with pytest.raises(InputError, match="^max_side is 599: it must not be below short_side, 600$"):
+    with pytest.raises(InputError, match=r"^max_side is 599: it must not be below short_side, 600$"):
         TrackerConfig(max_side=599)
-    with pytest.raises(InputError, match="^batch_negatives is 96: it must not exceed mining_negatives, which is 95$"):
+    with pytest.raises(InputError, match=r"^batch_negatives is 96: it must not exceed mining_negatives, which is 95$"):
         TrackerConfig(mining_negatives=95)
     TrackerConfig(top_k=5, candidates=5, short_side=600, max_side=600, mining_negatives=96)
 
 
 def test_from_dict_checks_ranges_too() -> None:
-    with pytest.raises(InputError, match="sampling_ratio is 4"):
+    with pytest.raises(InputError, match=r"sampling_ratio is 4"):
         TrackerConfig.from_dict({"network": {"sampling_ratio": 4}})
-    with pytest.raises(InputError, match="candidates is 0"):
+    with pytest.raises(InputError, match=r"candidates is 0"):
         TrackerConfig.from_dict({"candidates": 0})
 
 

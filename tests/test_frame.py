@@ -66,7 +66,9 @@ def test_size_rule_with_other_sides() -> None:
     assert network_size(300, 900, 300, 500) == (167, 500)
 
 
-@pytest.mark.parametrize(("image_hw", "size_hw"), [((7, 9), (23, 31)), ((5, 3), (5, 11)), ((1, 2), (6, 5)), ((6, 8), (6, 8))])
+@pytest.mark.parametrize(
+    ("image_hw", "size_hw"), [((7, 9), (23, 31)), ((5, 3), (5, 11)), ((1, 2), (6, 5)), ((6, 8), (6, 8))]
+)
 def test_enlarging_is_bilinear(image_hw: tuple[int, int], size_hw: tuple[int, int]) -> None:
     image = _image(*image_hw)
     out = network_input(torch.from_numpy(image), size_hw, MEAN)

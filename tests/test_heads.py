@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ def config_of(**changes: object) -> TrackerConfig:
 
 def random_heads(widths: Sequence[int], targets: int = 1, seed: int = 0) -> Heads:
     g = torch.Generator().manual_seed(seed)
-    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    pairs = list(pairwise(widths))
     weights = [torch.randn(targets, n, m, generator=g, dtype=torch.float64) * m**-0.5 for m, n in pairs]
     biases = [torch.randn(targets, n, generator=g, dtype=torch.float64) * 0.2 for _, n in pairs]
     return Heads(weights, biases)
@@ -158,9 +159,7 @@ def run(heads: Heads, config: TrackerConfig, seed: int, iterations: int = 3, tar
     tuner.begin(target, RATE)
     positives, negatives = samples(6, 20, seed=1), samples(40, 20, seed=2)
     for _ in range(iterations):
-        tuner.iterate(
-            SampleRows(positives, torch.arange(6)), SampleRows(negatives, torch.arange(40)), generator
-        )
+        tuner.iterate(SampleRows(positives, torch.arange(6)), SampleRows(negatives, torch.arange(40)), generator)
     return heads
 
 

@@ -76,7 +76,9 @@ def test_padding_of_each_side(sides: tuple[int, int, int, int], map_hw: tuple[in
     torch.testing.assert_close(lrn_max_pool_ref(x.double(), padding=sides), expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize(("pool", "stride", "padding"), [(2, 2, 0), (2, 2, 1), (3, 1, 1), (2, 3, 0), (5, 2, 2), (3, 3, 1)])
+@pytest.mark.parametrize(
+    ("pool", "stride", "padding"), [(2, 2, 0), (2, 2, 1), (3, 1, 1), (2, 3, 0), (5, 2, 2), (3, 3, 1)]
+)
 def test_poolings(pool: int, stride: int, padding: int) -> None:
     x = _input((2, 7, 13, 10))
     expected = _pooled(_normalised(x), pool, stride, (padding,) * 4)

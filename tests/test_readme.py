@@ -1,4 +1,4 @@
-"""What the README says is true: its example runs, its commands parse, its layout exists, its table is the measured one."""
+"""What the README says is true: the example runs, commands parse, the layout exists, the table is the measured one."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def test_aspect() -> None:
 
 
 def _grid(target: Tensor, frame_wh: tuple[int, int]) -> Counter[tuple[float, ...]]:
-    """Every box of the grid: corners a fifth of the target apart, eleven scales, centres kept in the frame."""
+    """Every box of the grid: a fifth of the target apart, eleven exponents of scale, centres kept in the frame."""
     w, h = target[2:].tolist()
     columns, rows = int(frame_wh[0] / max(w / 5, 1)), int(frame_wh[1] / max(h / 5, 1))
     boxes: Counter[tuple[float, ...]] = Counter()
@@ -95,19 +95,18 @@ def _grid(target: Tensor, frame_wh: tuple[int, int]) -> Counter[tuple[float, ...
             for exponent in range(-5, 6):
                 x = min(i * w / 5 + w / 2, frame_wh[0])
                 y = min(j * h / 5 + h / 2, frame_wh[1])
-                factor = 1.05**exponent
-                boxes[tuple(round(v, 1) for v in (x, y, w * factor, h * factor))] += 1
+                boxes[round(x, 1), round(y, 1), exponent, exponent] += 1
     return boxes
 
 
-def _keys(boxes: Tensor) -> Counter[tuple[float, ...]]:
-    rows = torch.cat((centers(boxes), boxes[:, 2:]), dim=1).tolist()
+def _nodes(boxes: Tensor, target: Tensor) -> Counter[tuple[float, ...]]:
+    rows = torch.cat((centers(boxes.double()), _noise(boxes, target)[1]), dim=1).tolist()
     return Counter(tuple(round(v, 1) for v in row) for row in rows)
 
 
 def test_whole_is_a_part_of_the_grid_without_repetition() -> None:
     grid = _grid(TARGET, FRAME_WH)
-    drawn = _keys(_sampler().whole(TARGET, 5000))
+    drawn = _nodes(_sampler().whole(TARGET, 5000), TARGET)
     assert drawn.total() == 5000
     assert not drawn - grid
 
@@ -117,7 +116,7 @@ def test_whole_holds_every_node_once_and_covers_the_frame() -> None:
     boxes = _sampler(frame_wh=frame_wh).whole(target, 10**6)
     grid = _grid(target, frame_wh)
     assert len(boxes) == 20 * 25 * 11 == grid.total()
-    assert _keys(boxes) == grid
+    assert _nodes(boxes, target) == grid
     plain = boxes[(boxes[:, 2] - 100).abs() < 1e-3]
     covered = torch.zeros(300, 400, dtype=torch.bool)
     for x, y, w, h in plain.tolist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from fdn_triton.kernels import score_heads, score_heads_ref
 def _heads(n_heads: int, sizes: tuple[int, ...]) -> tuple[list[Tensor], list[Tensor]]:
     """Weights and biases of layers of the sizes (D, ..., 2), activations staying near 1."""
     generator = torch.Generator().manual_seed(0)
-    pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+    pairs = list(pairwise(sizes))
     weights = [torch.randn(n_heads, out, into, generator=generator) / into**0.5 for into, out in pairs]
     biases = [torch.randn(n_heads, out, generator=generator) for _, out in pairs]
     return weights, biases
@@ -111,7 +112,9 @@ def test_inputs_are_unchanged_and_no_gradient_is_kept(n_heads: int, shared: bool
 def test_strided_features() -> None:
     weights, biases = _heads(3, (37, 19, 2))
     features = _features(13, 3, 74).transpose(0, 1)[..., ::2]
-    torch.testing.assert_close(score_heads(features, weights, biases), score_heads(features.contiguous(), weights, biases))
+    torch.testing.assert_close(
+        score_heads(features, weights, biases), score_heads(features.contiguous(), weights, biases)
+    )
 
 
 def test_reference_is_differentiable() -> None:

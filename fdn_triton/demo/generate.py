@@ -188,6 +188,7 @@ def write_clip(folder: Path, frames: int = FRAMES, seed: int = SEED) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Draw the clip into the folder of ``--out``."""
     parser = argparse.ArgumentParser(prog="python -m fdn_triton.demo.generate", description="Draw the demo clip.")
     out_help = "folder to write (default: %(default)s)"
     parser.add_argument("--out", type=Path, default=clip_path(), metavar="DIR", help=out_help)

@@ -91,6 +91,7 @@ def owl_outline() -> list[Points]:
 
 
 def paint_owl(rng: np.random.Generator) -> Image:
+    """The target."""
     paint = _Canvas(SPRITE_SIZE, 3 * SPRITE_SCALE, (SPRITE_SIZE[0] / 2, SPRITE_SIZE[1] / 2))
     body, left_tuft, right_tuft, left_wing, right_wing, *feet = owl_outline()
     for foot in feet:
@@ -131,6 +132,7 @@ def paint_owl(rng: np.random.Generator) -> Image:
 
 
 def paint_distance(rng: np.random.Generator) -> Image:
+    """Sky, clouds and hills, behind the village."""
     width, height = DISTANCE_SIZE
     paint = _Canvas((width, height), LAYER_SCALE)
     for y in range(height):
