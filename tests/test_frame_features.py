@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -33,15 +31,6 @@ def _backbone(network: NetworkConfig) -> Backbone:
     backbone.conv3.weight.mul_(5)
     backbone.feature_scale.fill_(0.37)
     return backbone
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small maps gain nothing from more, and threads of several test runs would wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

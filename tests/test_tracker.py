@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -55,15 +55,6 @@ SMALL: dict[str, Any] = {
     "update_learning_rate": 3e-3,
 }
 WIDTH, HEIGHT, SIDE = 160, 120, 24
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Products this small gain nothing from more threads, and lose much on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @cache
