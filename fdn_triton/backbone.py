@@ -47,7 +47,8 @@ class Backbone(nn.Module):
         with torch.device("meta"):
             backbone = cls(network)
         state = {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("conv")}
-        backbone.load_state_dict({**state, "feature_scale": torch.tensor(feature_scale)}, assign=True)
+        state["feature_scale"] = torch.tensor(feature_scale, dtype=torch.float32)
+        backbone.load_state_dict(state, assign=True)
         for convolution in backbone.convolutions():
             convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
         return backbone.requires_grad_(False)
@@ -84,7 +85,7 @@ class Backbone(nn.Module):
             boxes_xywh: [..., 4] in pixels of the resized frame.
 
         Returns:
-            [..., 4608], ordered (y, x, channel) of the 3x3 bins.
+            [..., 4608], ordered (y, x, channel) of the 3x3 bins. RoIPool knows no grid, samples or extension.
         """
         corners = xywh_to_xyxy(boxes_xywh.reshape(-1, 4))
         rois = F.pad(corners, (1, 0))  # batch index 0

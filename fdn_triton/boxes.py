@@ -1,4 +1,4 @@
-"""Boxes as tensors: conversions and overlap.
+"""Boxes as tensors: corners, centres and overlap.
 
 A box is ``x, y, w, h``: its left and top edge and its size in pixels, 0-based, floats allowed. The name of every
 variable that holds boxes says ``xywh`` or ``xyxy``. All functions work on the last axis and broadcast the others.
@@ -14,12 +14,6 @@ def xywh_to_xyxy(boxes_xywh: Tensor) -> Tensor:
     """[..., 4] ``x, y, w, h`` -> [..., 4] ``x1, y1, x2, y2`` (edges, not last pixels)."""
     xy, wh = boxes_xywh[..., :2], boxes_xywh[..., 2:]
     return torch.cat((xy, xy + wh), dim=-1)
-
-
-def xyxy_to_xywh(boxes_xyxy: Tensor) -> Tensor:
-    """[..., 4] ``x1, y1, x2, y2`` -> [..., 4] ``x, y, w, h``."""
-    top_left, bottom_right = boxes_xyxy[..., :2], boxes_xyxy[..., 2:]
-    return torch.cat((top_left, bottom_right - top_left), dim=-1)
 
 
 def centers(boxes_xywh: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every number of the tracker, with its unit and source.
+"""Every number of the method, with its unit and source.
 
 Sources: "paper" is Cui, Lu, Jing, Shi, "Fast Dynamic Convolutional Neural Networks for Visual Tracking" (ACML 2018);
 "MDNet" is Nam and Han, CVPR 2016, which the paper follows where it is silent; "release" is the authors' MATLAB code.
@@ -59,9 +59,10 @@ class TrackerConfig:
     scale_step: float = 1.05
     """Base of all scale factors."""
     min_box_size: float = 10.0
-    """Pixels of the resized frame; drawn widths and heights lie in [this, frame - this]."""
+    """Pixels of the resized frame; drawn widths and heights lie in [this, frame - this], and reach to the target's
+    own where that lies outside."""
     round_boxes: bool = False
-    """Round drawn boxes to whole pixels (the release does)."""
+    """Round drawn boxes and the box searched from to whole pixels of the given image (the release does)."""
 
     # Search (paper 3.4)
     candidates: int = 256
@@ -87,6 +88,10 @@ class TrackerConfig:
     bbox_regression_draws: int = 10_000
     bbox_regression_samples: int = 1_000
     """Samples kept for the regressor, of those drawn."""
+    bbox_regression_translation: float = 0.3
+    """Spread of the drawn centres, target widths and heights."""
+    bbox_regression_scale: float = 10.0
+    """Spread of the drawn sizes, exponents of scale_step."""
     bbox_regression_iou: float = 0.6
     """A sample for the regressor overlaps the target by more."""
     bbox_regression_ridge: float = 1000.0
@@ -100,6 +105,10 @@ class TrackerConfig:
     """Half of them around the target, half over the whole frame."""
     first_negatives: int = 5_000
     """Negatives kept on the first frame, at most."""
+    first_negative_translation: float = 1.0
+    """Spread of the centres drawn around the target, target sizes."""
+    first_negative_scale: float = 10.0
+    """Spread of their sizes, exponents of scale_step."""
     first_negative_iou: float = 0.5
     """A negative of the first frame overlaps the target by less."""
     first_iterations: int = 30
@@ -113,8 +122,16 @@ class TrackerConfig:
     positives: int = 50
     positive_iou: float = 0.7
     """A positive overlaps the target by more (on the first frame too)."""
+    positive_translation: float = 0.1
+    """Spread of the positives' centres, target sizes (on the first frame too)."""
+    positive_scale: float = 5.0
+    """Spread of their sizes, exponents of scale_step."""
     negative_draws: int = 400
     negatives: int = 200
+    negative_translation: float = 2.0
+    """Spread of the negatives' centres, target sizes."""
+    negative_scale: float = 5.0
+    """Spread of their sizes, exponents of scale_step."""
     negative_iou: float = 0.3
     """A negative overlaps the target by less."""
     long_memory: int = 100
@@ -176,38 +193,18 @@ class TrackerConfig:
         return _replace(cls(), {**values, "network": network})
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            value = getattr(self.network, name)
-            if value not in choices:
-                raise InputError(f"{name} is {value!r}: choose one of {', '.join(map(str, choices))}")
-        for name in _AT_LEAST_ONE:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        for config in (self, self.network):
+        for config in (self.network, self):
             for field_ in dataclasses.fields(config):
-                value = getattr(config, field_.name)
-                if value != value:
-                    raise InputError(f"{field_.name} is {value}: it must be a number")
-        for name in _POSITIVE:
-            if not getattr(self, name) > 0:
-                raise InputError(f"{name} is {getattr(self, name)}: it must be above 0")
-        if not 0 <= self.network.roi_extend < math.inf:
-            raise InputError(f"roi_extend is {self.network.roi_extend}: it must be at least 0")
-        if self.first_negative_draws < 2:
-            raise InputError(f"first_negative_draws is {self.first_negative_draws}: it must be at least 2")
-        if not -(2**63) <= self.seed < 2**64:
-            raise InputError(f"seed is {self.seed}: it must lie in [-2^63, 2^64)")
-        if self.top_k > self.candidates:
-            raise InputError(f"top_k is {self.top_k}: it must not exceed candidates, which is {self.candidates}")
-        if self.batch_negatives > self.mining_negatives:
-            raise InputError(
-                f"batch_negatives is {self.batch_negatives}: it must not exceed mining_negatives, "
-                f"which is {self.mining_negatives}"
-            )
-        if self.max_side < self.short_side:
-            raise InputError(f"max_side is {self.max_side}: it must not be below short_side, {self.short_side}")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout is {self.dropout}: it must lie in [0, 1)")
+                _check_value(field_.name, str(field_.type), getattr(config, field_.name))
+        for name, bound in (
+            ("top_k", "candidates"),
+            ("batch_negatives", "mining_negatives"),
+            ("short_side", "max_side"),
+            ("search_translation", "search_translation_max"),
+        ):
+            value, most = getattr(self, name), getattr(self, bound)
+            if value > most:
+                raise InputError(f"{name} is {value}: it must not exceed {bound}, which is {most}")
 
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
@@ -217,13 +214,40 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "sampling_ratio": (1, 2, 3),
     "roi_grid": ("auto", "midpoint", "interior"),
 }
-_AT_LEAST_ONE = (
-    "short_side", "candidates", "top_k", "bbox_regression_draws", "bbox_regression_samples",
-    "first_positive_draws", "first_positives", "first_negative_draws", "first_negatives",
-    "positive_draws", "positives", "negative_draws", "negatives", "long_memory", "short_memory",
-    "long_interval", "batch_positives", "batch_negatives", "mining_negatives",
-)  # fmt: skip
-_POSITIVE = ("scale_step", "min_box_size", "search_growth", "bbox_regression_ridge")
+_ABOVE_ZERO = ("scale_step", "min_box_size", "search_growth", "bbox_regression_ridge")
+_UNBOUNDED = ("score_threshold", "seed")
+_MAY_BE_ZERO = ("first_iterations", "update_iterations")
+
+
+def _check_value(name: str, annotation: str, value: Any) -> None:
+    """Raise InputError unless the value is of its field's type and in its range."""
+    if name in _CHOICES:
+        if value not in _CHOICES[name]:
+            raise InputError(f"{name} is {value!r}: choose one of {', '.join(map(str, _CHOICES[name]))}")
+        return
+    if annotation == "NetworkConfig" or (value is None and annotation.endswith("None")):
+        return
+    if annotation == "bool":
+        if not isinstance(value, bool):
+            raise InputError(f"{name} is {value!r}: it must be True or False")
+        return
+    whole = annotation == "int"
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)) or value != value:
+        raise InputError(f"{name} is {value!r}: it must be a {'whole ' if whole else ''}number")
+    if name == "seed" and not -(2**63) <= value < 2**64:
+        raise InputError(f"seed is {value}: it must lie in [-2^63, 2^64)")
+    if name == "dropout" and not 0 <= value < 1:
+        raise InputError(f"dropout is {value}: it must lie in [0, 1)")
+    if name in _UNBOUNDED:
+        return
+    least = (2 if name == "first_negative_draws" else 1) if whole and name not in _MAY_BE_ZERO else 0
+    if value < least or (value == 0 and name in _ABOVE_ZERO):
+        raise InputError(
+            f"{name} is {value}: it must be " + ("above 0" if name in _ABOVE_ZERO else f"at least {least}")
+        )
+    if not whole and value == math.inf:
+        raise InputError(f"{name} is {value}: it must be finite")
+
 
 _Config = TypeVar("_Config", NetworkConfig, TrackerConfig)
 
@@ -245,8 +269,9 @@ PRESETS: dict[str, TrackerConfig] = {
         network=NetworkConfig(roi_grid="interior", roi_extend=1.0),
         candidates=512,
         bbox_regression=False,
+        first_loss_threshold=0.01,
         round_boxes=True,
     ),
 }
-"""``paper`` computes what the paper states; ``release`` comes as close to the authors' MATLAB release as
-configuration goes."""
+"""``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too);
+``release`` comes as close to the authors' MATLAB release as configuration goes."""

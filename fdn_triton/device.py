@@ -13,8 +13,7 @@ def choose_device(name: str | torch.device) -> torch.device:
     Raises:
         InputError: another name, or a GPU that is not there.
     """
-    if isinstance(name, torch.device):
-        return name
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

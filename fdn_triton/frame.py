@@ -1,4 +1,4 @@
-"""From an image to the network's input: size rule, bilinear resize, mean.
+"""From an image and boxes to the network's input: checks, size rule, bilinear resize, mean.
 
 The short side becomes ``short_side`` unless the long side would pass ``max_side`` (the rule of Fast R-CNN, whose
 whole-image convolution the paper takes over).
@@ -9,10 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .errors import InputError
+
+_LARGEST_PIXEL, _SMALLEST_PIXEL = 1e6, 1e-3  # what fp32 holds with its area, and places to a fraction of a pixel
 
 
 def network_size(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:
@@ -39,6 +41,29 @@ def check_image(image: NDArray[np.uint8] | Tensor) -> Tensor:
     if isinstance(image, Tensor):
         return image
     return torch.from_numpy(np.require(image, requirements=["C", "W"]))
+
+
+def check_boxes(boxes_xywh: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
+    """The boxes as [T, 4] float64.
+
+    Raises:
+        InputError: not [4] or [T, 4], not numbers, NaN or infinite, without area, or outside the frame.
+    """
+    try:
+        boxes = np.atleast_2d(np.asarray(boxes_xywh, dtype=np.float64))
+    except (TypeError, ValueError):
+        raise InputError("boxes must be numbers: give x, y, w, h in pixels") from None
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
+        raise InputError(f"boxes have the shape {boxes.shape}: give one x, y, w, h or several as [T, 4]")
+    for x, y, w, h in boxes:
+        text = f"box {x:g},{y:g},{w:g},{h:g}"
+        if not np.isfinite([x, y, w, h]).all() or max(abs(x), abs(y), abs(w), abs(h)) > _LARGEST_PIXEL:
+            raise InputError(f"{text} is not finite or far too large: give x, y, w, h in pixels")
+        if min(w, h) < _SMALLEST_PIXEL:
+            raise InputError(f"{text} has no area: give a positive width and height")
+        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
+            raise InputError(f"{text} lies outside the frame of {width}x{height} pixels: give one that overlaps it")
+    return boxes
 
 
 def network_input(image: Tensor, size_hw: tuple[int, int], mean: Tensor) -> Tensor:

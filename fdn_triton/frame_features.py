@@ -101,7 +101,9 @@ class _Map:
 
     def __init__(self, channels: int, size_hw: tuple[int, int], border: int) -> None:
         height, width = self.size_hw = size_hw
-        self.padded = torch.zeros(1, height + 2 * border, width + 2 * border, channels).permute(0, 3, 1, 2)
+        self.padded = torch.zeros(
+            (1, height + 2 * border, width + 2 * border, channels), dtype=torch.float32, device="cpu"
+        ).permute(0, 3, 1, 2)
         self.inside = self.padded[:, :, border : border + height, border : border + width]
 
 

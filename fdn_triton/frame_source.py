@@ -33,6 +33,8 @@ class Frame:
     """uint8 [H, W, 3], RGB, contiguous; None where it could not be read."""
     problem: str | None = None
     """Where the image is None: why, on one line, with the name of the file."""
+    ended: bool = False
+    """Where the image is None: the source broke off here, there is nothing behind it to go on with."""
 
 
 # Image files
@@ -59,7 +61,7 @@ def _read_image(number: int, path: Path) -> Frame:
     except cv2.error:  # some damaged headers raise, others give None
         image = None
     if image is None:
-        return Frame(number, None, f"{path} is damaged or not an image")
+        return Frame(number, None, f"{path} is damaged, not an image, or of an unsupported pixel type")
     return Frame(number, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
 
 
@@ -123,7 +125,7 @@ def video_frames(path: Path, count: int | None, max_frames: int | None) -> Itera
             return
     # Containers may estimate their count: only what no estimate explains is reported.
     if count is not None and count - number > max(2, 0.01 * count):
-        yield Frame(number + 1, None, f"{path} ends early: {number} of {count} frames could be read")
+        yield Frame(number + 1, None, f"{path} ends early: {number} of {count} frames could be read", ended=True)
 
 
 def camera_frames(index: int) -> Iterator[Frame]:
@@ -132,7 +134,7 @@ def camera_frames(index: int) -> Iterator[Frame]:
     for image in _captured(index):
         number += 1
         yield Frame(number, image)
-    yield Frame(number + 1, None, f"camera {index} gives no more frames")
+    yield Frame(number + 1, None, f"camera {index} gives no more frames", ended=True)
 
 
 def _captured(source: Path | int) -> Iterator[np.ndarray]:

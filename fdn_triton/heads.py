@@ -48,8 +48,10 @@ class Heads:
                 weight = tensors[f"{name}.weight"].to(device).expand(len(generators), -1, -1).clone()
                 bias = tensors[f"{name}.bias"].to(device).expand(len(generators), -1).clone()
             else:
-                weight = torch.stack([torch.randn(shape, generator=g, device=device) * 0.01 for g in generators])
-                bias = torch.full((len(generators), shape[0]), 0.0 if name == "fc6" else 0.1, device=device)
+                weight = torch.empty((len(generators), *shape), dtype=torch.float32, device=device)
+                for head, generator in zip(weight, generators, strict=True):
+                    head.normal_(0, 0.01, generator=generator)
+                bias = weight.new_full((len(generators), shape[0]), 0.0 if name == "fc6" else 0.1)
             weights.append(weight)
             biases.append(bias)
         return cls(weights, biases)

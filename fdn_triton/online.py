@@ -40,7 +40,7 @@ class SampleMemory:
 
     def __init__(self, frames: int, rows_per_frame: int, first_rows: int, width: int, device: torch.device) -> None:
         capacity = (frames - 1) * rows_per_frame + max(first_rows, rows_per_frame)
-        self.features = torch.empty((capacity, width), device=device)
+        self.features = torch.empty((capacity, width), dtype=torch.float32, device=device)
         self._frame_rows: deque[Tensor] = deque(maxlen=frames)
         self._next_row = 0
 

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import InputError
+from .frame import check_boxes
 from .online import Update
 from .sequence import Frame
-from .tracker import Tracker, check_boxes
+from .tracker import Tracker
 
 STAGES = ("read", "features", "score", "collect", "update")
 OnBadFrame = Literal["stop", "skip"]
@@ -60,7 +61,8 @@ def run_tracker(
         on_bad_frame: what a frame that cannot be read does: "stop" raises, "skip" repeats the last boxes.
 
     Raises:
-        InputError: boxes that do not fit the first frame; an unreadable frame (with "skip" only the first one).
+        InputError: boxes that do not fit the first frame; an unreadable frame (with "skip" only the first one);
+            a source that breaks off.
     """
     iterator = iter(frames)
     boxes = np.empty((0, 4))
@@ -76,6 +78,8 @@ def run_tracker(
         stages_s: dict[str, float] = {}
         started = time.perf_counter()
         if frame.image is None:
+            if frame.ended:
+                raise InputError(f"{frame.problem}: what was tracked is kept, repair the source for the rest")
             if first or on_bad_frame == "stop":
                 remedy = "the first frame is needed" if first else "repair it, or go on with --on-bad-frame skip"
                 raise InputError(f"frame {frame.number}: {frame.problem}: {remedy}")
@@ -94,7 +98,7 @@ def run_tracker(
 
 @dataclass
 class RunStatistics:
-    """Speed and updates of a run. Times are of the frames after the first.
+    """Speed and updates of a run. Times are of the frames after the first that were not skipped.
 
     Attributes:
         boxes_xywh: per frame [T, 4].
@@ -116,6 +120,8 @@ class RunStatistics:
         if len(self.boxes_xywh) == 1:
             self.first_frame_s = step.track_s
             self._tracking_since = self._last_frame_at
+            return
+        if step.image is None:
             return
         self._track_s.append(step.track_s)
         for stage in STAGES:

@@ -23,7 +23,6 @@ from torch import Tensor
 from .boxes import centers, from_centers, iou
 
 _WHOLE_EXPONENTS = 11  # -5 .. 5
-_FRAME_MARGIN = 10.0  # pixels: drawn boxes are smaller than the frame by this much
 
 
 @dataclass(frozen=True)
@@ -34,19 +33,19 @@ class BoxSampler:
         frame_wh: width and height in pixels of the frame in which the boxes lie.
         generator: source of all draws; the boxes are made on its device.
         scale_step: base of the scale factors.
-        min_size: pixels, least width and height.
-        round_boxes: round to whole pixels.
+        min_size: pixels, least width and height, and how much smaller than the frame a box is at least.
+        round_to: round to multiples of this width and height of an image's pixel; None does not round.
     """
 
     frame_wh: tuple[int, int]
     generator: torch.Generator
     scale_step: float = 1.05
     min_size: float = 10.0
-    round_boxes: bool = False
+    round_to: tuple[float, float] | None = None
 
     def gaussian(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:
         """[count, 4] boxes normally distributed around ``target_xywh`` [4]."""
-        noise = (torch.randn((count, 3), generator=self.generator, device=target_xywh.device) * 0.5).clamp(-1, 1)
+        noise = target_xywh.new_empty(count, 3).normal_(0, 0.5, generator=self.generator).clamp_(-1, 1)
         return self._shifted_and_scaled(target_xywh, noise, translation, scale)
 
     def uniform(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:
@@ -60,47 +59,57 @@ class BoxSampler:
         wh = target_xywh[2:]
         center = centers(target_xywh) + translation * wh * (noise[:, :2] * 2 - 1)
         size = wh * self.scale_step ** (2 * (noise[:, 2:4] * 2 - 1)) * self.scale_step ** (scale * noise[:, 4:])
-        return self._inside(center, size, wh)
+        return self._inside(center, size, target_xywh)
 
     def whole(self, target_xywh: Tensor, count: int) -> Tensor:
         """At most ``count`` boxes [., 4] drawn without replacement from the grid over the frame and the scales.
 
-        The grid's step is a fifth of the target, at least a pixel; a coarse grid may hold fewer than ``count``.
+        On the grid, boxes of the target's size fill the frame in steps of a fifth of the target, at least a pixel; a
+        coarse grid may hold fewer than ``count``.
         """
         wh = target_xywh[2:]
         steps = (wh / 5).clamp(min=1).tolist()
-        columns, rows = (max(1, int(side / step)) for side, step in zip(self.frame_wh, steps, strict=True))
+        columns, rows = (
+            max(1, int((side - length) / step) + 1)
+            for side, length, step in zip(self.frame_wh, wh.tolist(), steps, strict=True)
+        )
         total = columns * rows * _WHOLE_EXPONENTS
         drawn = torch.randperm(total, generator=self.generator, device=target_xywh.device)[:count]
         cell = drawn // _WHOLE_EXPONENTS
         center = torch.stack((cell % columns * steps[0], cell // columns * steps[1]), dim=1) + wh / 2
         exponent = drawn % _WHOLE_EXPONENTS - _WHOLE_EXPONENTS // 2
-        return self._inside(center, wh * (self.scale_step ** exponent.to(wh.dtype))[:, None], wh)
+        return self._inside(center, wh * (self.scale_step ** exponent.to(wh.dtype))[:, None], target_xywh)
 
     def _rand(self, count: int, columns: int, like: Tensor) -> Tensor:
-        return torch.rand((count, columns), generator=self.generator, device=like.device)
+        return like.new_empty(count, columns).uniform_(generator=self.generator)
 
     def _shifted_and_scaled(self, target_xywh: Tensor, noise: Tensor, translation: float, scale: float) -> Tensor:
         wh = target_xywh[2:]
         center = centers(target_xywh) + translation * wh.mean() * noise[:, :2]
-        return self._inside(center, wh * self.scale_step ** (scale * noise[:, 2:]), wh)
+        return self._inside(center, wh * self.scale_step ** (scale * noise[:, 2:]), target_xywh)
 
-    def _inside(self, center: Tensor, size: Tensor, target_wh: Tensor) -> Tensor:
+    def _inside(self, center: Tensor, size: Tensor, target_xywh: Tensor) -> Tensor:
         """Sizes within the limits, centres within the frame.
 
-        The limits never exclude the target's own size: a target smaller than ``min_size`` or larger than the frame
-        still has samples that overlap it well.
+        The limits never exclude the target's own size and centre: one that is smaller than ``min_size``, larger than
+        the frame or for the most part outside still has samples that overlap it well.
         """
         frame = torch.tensor(self.frame_wh, dtype=size.dtype, device=size.device)
+        target_wh, target_center = target_xywh[2:], centers(target_xywh)
         least = target_wh.clamp(max=self.min_size)
-        largest = torch.maximum(frame - _FRAME_MARGIN, target_wh)
+        largest = torch.maximum(frame - self.min_size, target_wh)
         size = torch.minimum(torch.maximum(size, least), largest)
-        center = torch.minimum(center.clamp(min=0), frame)
+        center = torch.maximum(center, target_center.clamp(max=0))
+        center = torch.minimum(center, torch.maximum(frame, target_center))
         boxes = from_centers(center, size)
-        if self.round_boxes:
-            boxes = boxes.round()
-            boxes[:, 2:].clamp_(min=1)
-        return boxes
+        return boxes if self.round_to is None else rounded(boxes, self.round_to)
+
+
+def rounded(boxes_xywh: Tensor, to: tuple[float, float]) -> Tensor:
+    """Boxes [..., 4] rounded to multiples of the width and height ``to``, of at least one in size."""
+    unit = torch.tensor(to, dtype=boxes_xywh.dtype, device=boxes_xywh.device)
+    xy, wh = (boxes_xywh[..., :2] / unit).round(), (boxes_xywh[..., 2:] / unit).round().clamp(min=1)
+    return torch.cat((xy * unit, wh * unit), dim=-1)
 
 
 def overlapping(boxes_xywh: Tensor, target_xywh: Tensor, above: float, at_most: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,18 +18,21 @@ class StageClock:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self._cuda = device.type == "cuda"
         self._seconds: dict[str, float] = {}
-        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self._events: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Count the time of the ``with`` block towards the stage."""
         if self._cuda:
+            self._fold(wait=False)
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
+            stream = torch.cuda.current_stream(self._device)
+            start.record(stream)
             yield
-            end.record()
+            end.record(stream)
             self._events.append((name, start, end))
         else:
             started = time.perf_counter()
@@ -37,13 +41,17 @@ class StageClock:
 
     def lap(self) -> dict[str, float]:
         """Seconds per stage since the last call."""
-        if self._events:
-            self._events[-1][2].synchronize()
-            for name, start, end in self._events:
-                self._add(name, start.elapsed_time(end) / 1000)
-            self._events = []
+        self._fold(wait=True)
         seconds, self._seconds = self._seconds, {}
         return seconds
+
+    def _fold(self, wait: bool) -> None:
+        """Turn events into seconds: those that the device has passed, or all."""
+        if wait and self._events:
+            self._events[-1][2].synchronize()
+        while self._events and self._events[0][2].query():
+            name, start, end = self._events.popleft()
+            self._add(name, start.elapsed_time(end) / 1000)
 
     def _add(self, name: str, seconds: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +21,13 @@ from tqdm import tqdm
 from . import report
 from .config import PRESETS, TrackerConfig
 from .errors import InputError
+from .frame import check_boxes
 from .results import BoxWriter, OverlayVideo, check_writable, draw_boxes, write_json
 from .run import OnBadFrame, RunStatistics, Step, run_tracker
 from .sequence import DecodeAhead, Frame, open_camera, open_sequence
 from .sequence import Sequence as FrameSequence
-from .tracker import Tracker, check_boxes
-from .weights import DEFAULT_WEIGHTS
+from .tracker import Tracker
+from .weights import DEFAULT_WEIGHTS, UNTRAINED, UNTRAINED_WARNING
 from .window import Window, select_boxes
 
 EXIT_OK, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
@@ -85,6 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of standard output is gone (| head)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BAD_INPUT
     except SystemExit:  # tyro's, after --help
         return EXIT_OK
 
@@ -123,17 +128,17 @@ def _track(options: Options) -> int:
     sequence = _open(options)
     for note in sequence.notes:
         print(f"note: {note}", file=sys.stderr)
-    for path in (options.json, options.save_video):
-        if path is not None:
-            check_writable(path)
+    box_path = options.out or Path("results") / f"{sequence.name}.txt"
+    _check_outputs(options, box_path)
     tracker = Tracker(options.config, weights=options.weights, device=options.device)
+    if options.weights == UNTRAINED:
+        print(f"warning: {UNTRAINED_WARNING}", file=sys.stderr)
     statistics = RunStatistics()
     ended_by: BaseException | None = None
     with ExitStack() as stack:
         frames = stack.enter_context(DecodeAhead(islice(sequence.frames(), options.max_frames)))
         first, boxes_xywh = _first_boxes(options, sequence, frames)
         truth = _comparable_truth(sequence, len(boxes_xywh))
-        box_path = options.out or Path("results") / f"{sequence.name}.txt"
         watchers = _watchers(options, sequence, truth, stack)
         # Last of what can fail before tracking, because it empties a file that is there.
         writer = stack.enter_context(BoxWriter(box_path, len(boxes_xywh), sequence.one_based))
@@ -152,7 +157,7 @@ def _track(options: Options) -> int:
                 progress.update()
                 if not all(wishes):
                     break
-        except (InputError, KeyboardInterrupt) as error:
+        except (InputError, OSError, KeyboardInterrupt) as error:
             ended_by = error  # raised again once what was tracked is summed up
     if statistics.frames:
         summary = report.summarise(tracker, statistics, sequence.name, options.preset, truth)
@@ -174,6 +179,20 @@ def _open(options: Options) -> FrameSequence:
         assert options.camera is not None
         return open_camera(options.camera)
     return open_sequence(options.seq, options.max_frames)
+
+
+def _check_outputs(options: Options, box_path: Path) -> None:
+    """Outputs can be written, and overwrite neither each other nor what is read."""
+    read = {Path(source).resolve() for source in (options.seq, options.weights) if source is not None}
+    outputs = [path for path in (box_path, options.json, options.save_video) if path is not None]
+    for path in outputs:
+        annotation = options.seq is not None and path.resolve().parent == Path(options.seq).resolve()
+        if path.resolve() in read or (annotation and path.name.startswith("groundtruth")):
+            raise InputError(f"{path} would overwrite what is read: give another path")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise InputError("two outputs have the same path: give each of --out, --json and --save-video its own")
+    for path in outputs[1:]:
+        check_writable(path)
 
 
 def _frame_count(options: Options, sequence: FrameSequence) -> int | None:
@@ -225,25 +244,27 @@ def _watchers(
 ) -> list[Callable[[Step], bool]]:
     """What looks at every step: the overlay video and the window. Each returns whether to go on."""
     watchers: list[Callable[[Step], bool]] = []
+    last_image: NDArray[np.uint8] | None = None
 
     def drawing(step: Step) -> NDArray[np.uint8]:
-        assert step.image is not None
+        nonlocal last_image
+        last_image = last_image if step.image is None else step.image  # a skipped frame shows the one before
+        assert last_image is not None
         index = step.number - 1
         truth_now = truth[:, index] if truth is not None and index < truth.shape[1] else None
-        return draw_boxes(step.image, step.boxes_xywh, truth_now, f"#{step.number}")
+        return draw_boxes(last_image, step.boxes_xywh, truth_now, f"#{step.number}")
 
     if options.save_video is not None:
         video = stack.enter_context(OverlayVideo(options.save_video, sequence.fps or _DEFAULT_VIDEO_FPS))
 
         def film(step: Step) -> bool:
-            if step.image is not None:
-                video.write(drawing(step))
+            video.write(drawing(step))
             return True
 
         watchers.append(film)
     if options.show:
         window = stack.enter_context(Window(sequence.name))
-        watchers.append(lambda step: step.image is None or window.show(drawing(step)))
+        watchers.append(lambda step: window.show(drawing(step)))
     return watchers
 
 

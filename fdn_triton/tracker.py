@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,13 +17,13 @@ from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
 from .device import choose_device
 from .errors import InputError
-from .frame import check_image, network_input, network_size
+from .frame import check_boxes, check_image, network_input, network_size
 from .frame_features import FrameFeatures
 from .heads import FineTuner, Heads
 from .online import SampleMemory, Update, all_rows, fine_tune
-from .sampling import BoxSampler, apart, overlapping
+from .sampling import BoxSampler, apart, overlapping, rounded
 from .timing import StageClock
-from .weights import DEFAULT_WEIGHTS, NetworkWeights, load_weights
+from .weights import DEFAULT_WEIGHTS, UNTRAINED, UNTRAINED_WARNING, NetworkWeights, check_weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Tracker:
 
     Args:
         config: all numbers; ``TrackerConfig()`` is the paper's, ``TrackerConfig.from_preset`` gives others.
-        weights: a name, a path (safetensors, .mat, .pth) or loaded weights.
+        weights: a name, a path (safetensors, .mat, .pth) or loaded weights; None for the default, which warns as long
+            as it is untrained.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
 
     Every target draws from a generator of its own, seeded with ``config.seed``: a target's track does not depend on
@@ -80,11 +82,19 @@ class Tracker:
         self,
         config: TrackerConfig | None = None,
         *,
-        weights: str | Path | NetworkWeights = DEFAULT_WEIGHTS,
+        weights: str | Path | NetworkWeights | None = None,
         device: str | torch.device = "auto",
     ) -> None:
         config = config or TrackerConfig()
-        self.weights = weights if isinstance(weights, NetworkWeights) else load_weights(weights, config.network)
+        if weights is None:
+            weights = DEFAULT_WEIGHTS
+            if weights == UNTRAINED:
+                warnings.warn(UNTRAINED_WARNING, stacklevel=2)
+        if isinstance(weights, NetworkWeights):
+            check_weights(weights, config.network)
+        else:
+            weights = load_weights(weights, config.network)
+        self.weights = weights
         grid = config.network.roi_grid
         if grid == "auto":
             grid = "interior" if self.weights.roi_grid == "interior" else "midpoint"
@@ -94,7 +104,7 @@ class Tracker:
         self._backbone = Backbone.with_weights(
             self.config.network, self.weights.tensors, self.weights.feature_scale
         ).to(self.device)
-        self._mean = torch.tensor(self.weights.mean, device=self.device)
+        self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)
         self._targets: list[_Target] = []
         self._frame_number = 0
 
@@ -119,7 +129,10 @@ class Tracker:
         self._frame_number = 1
         with self.clock.stage("features"):
             self._begin(frame)
+            height, width = self._features.frame_hw
+            self._features.require(torch.tensor([0.0, 0.0, width, height], dtype=torch.float32, device=self.device))
         self._boxes = torch.tensor(boxes, dtype=torch.float32, device=self.device) * self._scale
+        self._targets = []  # free the old memories before the new ones are made
         self._targets = [self._new_target() for _ in boxes]
         self._heads = Heads.for_targets(
             self.config.network, self.weights.tensors, [target.generator for target in self._targets]
@@ -159,8 +172,7 @@ class Tracker:
                 if succeeded
                 else min(target.translation * self.config.search_growth, self.config.search_translation_max)
             )
-        with self.clock.stage("collect"):
-            self._collect([t for t, succeeded in enumerate(success) if succeeded])
+        self._collect([t for t, succeeded in enumerate(success) if succeeded])
         with self.clock.stage("update"):
             updates = tuple(self._update(t, succeeded) for t, succeeded in enumerate(success))
         return TrackResult((refined / self._scale).double().cpu().numpy(), np.array(scores), np.array(success), updates)
@@ -176,7 +188,8 @@ class Tracker:
         frame_hw = network_size(image_wh[1], image_wh[0], self.config.short_side, self.config.max_side)
         self._features = FrameFeatures(self._backbone, frame_hw)
         scale = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
-        self._scale = torch.tensor(scale * 2, device=self.device)
+        self._round_to = scale if self.config.round_boxes else None
+        self._scale = torch.tensor(scale * 2, dtype=torch.float32, device=self.device)
 
     def _follow_frame_size(self, image_wh: tuple[int, int]) -> None:
         if image_wh == self._image_wh:
@@ -185,7 +198,7 @@ class Tracker:
         self._set_frame_size(image_wh)
         new_hw = self._features.frame_hw
         change = (new_hw[1] / old_hw[1], new_hw[0] / old_hw[0])
-        self._boxes = self._boxes * torch.tensor(change * 2, device=self.device)
+        self._boxes = self._boxes * torch.tensor(change * 2, dtype=torch.float32, device=self.device)
 
     # Learning
 
@@ -203,7 +216,7 @@ class Tracker:
     def _sampler(self, target: _Target) -> BoxSampler:
         height, width = self._features.frame_hw
         config = self.config
-        return BoxSampler((width, height), target.generator, config.scale_step, config.min_box_size, config.round_boxes)
+        return BoxSampler((width, height), target.generator, config.scale_step, config.min_box_size, self._round_to)
 
     def _learn_first(self, t: int) -> Update:
         """Box regressor, fine-tuning and memory of the first frame (paper 3.4; MDNet)."""
@@ -211,18 +224,27 @@ class Tracker:
         sampler = self._sampler(target)
         with self.clock.stage("collect"):
             if config.bbox_regression:
-                drawn = sampler.aspect(box, config.bbox_regression_draws, 0.3, 10)
+                drawn = sampler.aspect(
+                    box,
+                    config.bbox_regression_draws,
+                    config.bbox_regression_translation,
+                    config.bbox_regression_scale,
+                )
                 samples = overlapping(drawn, box, config.bbox_regression_iou, config.bbox_regression_samples)
                 features = self._features.of_boxes(samples)
                 target.regressor = BoxRegressor(features, samples, box, config.bbox_regression_ridge)
-            drawn = sampler.gaussian(box, config.first_positive_draws, 0.1, 5)
-            positives = overlapping(drawn, box, config.positive_iou, config.first_positives)
-            near = sampler.uniform(box, config.first_negative_draws // 2, 1, 10)
+            positives = self._positives(sampler, box, config.first_positive_draws, config.first_positives)
+            near = sampler.uniform(
+                box,
+                config.first_negative_draws // 2,
+                config.first_negative_translation,
+                config.first_negative_scale,
+            )
             drawn = torch.cat((near, sampler.whole(box, config.first_negative_draws // 2)))
             order = torch.randperm(len(drawn), generator=target.generator, device=self.device)
             negatives = apart(drawn[order], box, config.first_negative_iou, config.first_negatives)
-            drawn = sampler.uniform(box, config.negative_draws, 2, 5)
-            remembered = apart(drawn, box, config.first_negative_iou, config.negatives)
+            surroundings = self._negatives(sampler, box)
+            remembered = apart(surroundings, box, config.first_negative_iou, config.negatives)
             positive_features = self._features.of_boxes(positives)
             negative_features = self._features.of_boxes(negatives)
             target.positives.append(positive_features)
@@ -242,21 +264,36 @@ class Tracker:
 
     def _collect(self, targets: list[int]) -> None:
         """Remember positives and negatives around the targets that were found (MDNet)."""
-        config = self.config
-        boxes, counts = [], []
-        for t in targets:
-            sampler, box = self._sampler(self._targets[t]), self._boxes[t]
-            drawn = sampler.gaussian(box, config.positive_draws, 0.1, 5)
-            boxes.append(overlapping(drawn, box, config.positive_iou, config.positives))
-            drawn = sampler.uniform(box, config.negative_draws, 2, 5)
-            boxes.append(apart(drawn, box, config.negative_iou, config.negatives))
-            counts += [len(boxes[-2]), len(boxes[-1])]
         if not targets:
             return
-        features = self._features.of_boxes(torch.cat(boxes)).split(counts)
-        for t, positives, negatives in zip(targets, features[::2], features[1::2], strict=True):
-            self._targets[t].positives.append(positives)
-            self._targets[t].negatives.append(negatives)
+        config = self.config
+        boxes, counts = [], []
+        with self.clock.stage("collect"):
+            for t in targets:
+                sampler, box = self._sampler(self._targets[t]), self._boxes[t]
+                positives = self._positives(sampler, box, config.positive_draws, config.positives)
+                negatives = apart(self._negatives(sampler, box), box, config.negative_iou, config.negatives)
+                boxes += [positives, negatives]
+                counts += [len(positives), len(negatives)]
+        drawn = torch.cat(boxes)
+        with self.clock.stage("features"):
+            self._features.require(drawn)
+        with self.clock.stage("collect"):
+            features = self._features.of_boxes(drawn).split(counts)
+            for t, positive_features, negative_features in zip(targets, features[::2], features[1::2], strict=True):
+                self._targets[t].positives.append(positive_features)
+                self._targets[t].negatives.append(negative_features)
+
+    def _positives(self, sampler: BoxSampler, box: Tensor, draws: int, at_most: int) -> Tensor:
+        """Boxes that overlap the target well."""
+        config = self.config
+        drawn = sampler.gaussian(box, draws, config.positive_translation, config.positive_scale)
+        return overlapping(drawn, box, config.positive_iou, at_most)
+
+    def _negatives(self, sampler: BoxSampler, box: Tensor) -> Tensor:
+        """Boxes in the surroundings of the target, of which those apart from it are negatives to remember."""
+        config = self.config
+        return sampler.uniform(box, config.negative_draws, config.negative_translation, config.negative_scale)
 
     def _update(self, t: int, succeeded: bool) -> Update | None:
         """Short-term update after a failure, long-term update at the regular interval (paper 3.4)."""
@@ -292,7 +329,10 @@ class Tracker:
         scores = self._heads.scores(self._features.of_boxes(candidates))
         best = scores.topk(self.config.top_k, dim=1)
         best_xywh = candidates.gather(1, best.indices[..., None].expand(-1, -1, 4))
-        return best_xywh.mean(dim=1), best_xywh, best.values.mean(dim=1).tolist()
+        found = best_xywh.mean(dim=1)
+        if self._round_to is not None:
+            found = rounded(found, self._round_to)
+        return found, best_xywh, best.values.mean(dim=1).tolist()
 
     def _refine(self, found: Tensor, best_xywh: Tensor, success: list[bool]) -> Tensor:
         """[T, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""
@@ -304,26 +344,3 @@ class Tracker:
             if success[t] and target.regressor is not None:
                 refined[t] = target.regressor.refine(features[t], best_xywh[t]).mean(dim=0)
         return refined
-
-
-def check_boxes(boxes_xywh: ArrayLike, width: int, height: int) -> NDArray[np.float64]:
-    """The boxes as [T, 4] float64.
-
-    Raises:
-        InputError: not [4] or [T, 4], not numbers, NaN or infinite, without area, or outside the frame.
-    """
-    try:
-        boxes = np.atleast_2d(np.asarray(boxes_xywh, dtype=np.float64))
-    except (TypeError, ValueError):
-        raise InputError("boxes must be numbers: give x, y, w, h in pixels") from None
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
-        raise InputError(f"boxes have the shape {boxes.shape}: give one x, y, w, h or several as [T, 4]")
-    for x, y, w, h in boxes:
-        text = f"box {x:g},{y:g},{w:g},{h:g}"
-        if not np.isfinite([x, y, w, h]).all():
-            raise InputError(f"{text} is not finite: give x, y, w, h in pixels")
-        if w <= 0 or h <= 0:
-            raise InputError(f"{text} has no area: give a positive width and height")
-        if x >= width or y >= height or x + w <= 0 or y + h <= 0:
-            raise InputError(f"{text} lies outside the frame of {width}x{height} pixels: give one that overlaps it")
-    return boxes

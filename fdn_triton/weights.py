@@ -31,7 +31,11 @@ from .config import ROI_BINS, NetworkConfig
 from .errors import InputError
 from .foreign_weights import read_checkpoint, read_matconvnet
 
-DEFAULT_WEIGHTS = "untrained"
+UNTRAINED = "untrained"
+UNTRAINED_WARNING = (
+    "these weights are untrained: only distinct targets are followed well; give a file with --weights (weights=)"
+)
+DEFAULT_WEIGHTS = UNTRAINED
 """What ``load_weights`` is given where the user names nothing."""
 
 FORMAT_VERSION = 1
@@ -99,7 +103,7 @@ def load_weights(name_or_path: str | Path, network: NetworkConfig) -> NetworkWei
             missing, surplus and misshapen tensor is named), or has NaN or infinite values; or it is a
             ``.mat`` file and scipy is missing.
     """
-    if name_or_path == "untrained":
+    if name_or_path == UNTRAINED:
         return untrained_weights(network)
     path = Path(name_or_path)
     try:
@@ -185,7 +189,7 @@ def untrained_weights(network: NetworkConfig, seed: int = 0) -> NetworkWeights:
     for name in sorted(tensors):
         digest.update(tensors[name].numpy().tobytes())
     return NetworkWeights(
-        name="untrained",
+        name=UNTRAINED,
         tensors=tensors,
         mean=IMAGENET_MEAN,
         # rounded, so that it does not depend on the order in which a machine adds
@@ -290,6 +294,15 @@ def _parse_metadata(path: Path, stored: str) -> tuple[tuple[float, float, float]
             "fdn-triton, or write the file anew with save_weights"
         )
     return (red, green, blue), scale, grid, provenance
+
+
+def check_weights(weights: NetworkWeights, network: NetworkConfig) -> None:
+    """Make sure that the weights are this network's.
+
+    Raises:
+        InputError: names each missing, surplus or misshapen tensor, or one with NaN or infinite values.
+    """
+    _checked(Path(weights.name), network, weights.tensors)
 
 
 def _checked(

@@ -57,6 +57,8 @@ def lrn_max_pool(
     out_w = (width + left + right - pool) // stride + 1
     rows = x.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C], a view of a channels-last map
     out = torch.empty((n_images, out_h, out_w, channels), dtype=x.dtype, device=x.device)
+    if out.numel() == 0:
+        return out.permute(0, 3, 1, 2)
     band_row_bytes = n_images * stride * width * channels * x.element_size()
     step = max(1, _BAND_BYTES // band_row_bytes) if x.device.type == "cpu" else out_h
     for top in range(0, out_h, step):

@@ -58,7 +58,8 @@ def max_roi_align(
         a view); [0, C, PH, PW] without boxes. Gradients flow to ``input`` only.
 
     Raises:
-        ValueError: wrong shapes or parameters, or a batch index outside [0, N).
+        ValueError: wrong shapes or parameters, or, on a CPU, a batch index outside [0, N); elsewhere it is not
+            looked at, because that would stall the device.
     """
     output_hw = _check(input, boxes, output_size, sampling_ratio, grid)
     n_images, channels, height, width = input.shape

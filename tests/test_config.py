@@ -37,6 +37,10 @@ FIRST_FRAME = {
     "first_iterations": 30,
     "first_learning_rate": 5e-4,
     "first_loss_threshold": None,
+    "bbox_regression_translation": 0.3,
+    "bbox_regression_scale": 10.0,
+    "first_negative_translation": 1.0,
+    "first_negative_scale": 10.0,
 }
 SEARCH = {
     "candidates": 256,
@@ -55,6 +59,10 @@ EVERY_SUCCESS = {
     "negative_draws": 400,
     "negatives": 200,
     "negative_iou": 0.3,
+    "positive_translation": 0.1,
+    "positive_scale": 5.0,
+    "negative_translation": 2.0,
+    "negative_scale": 5.0,
     "long_memory": 100,
     "short_memory": 20,
 }
@@ -87,7 +95,12 @@ def test_the_preset_release_differs_in_what_the_release_does_differently() -> No
     release = dataclasses.asdict(PRESETS["release"])
     network = release.pop("network")
     changed = {name: value for name, value in release.items() if value != PAPER[name]}
-    assert changed == {"candidates": 512, "bbox_regression": False, "round_boxes": True}
+    assert changed == {
+        "candidates": 512,
+        "bbox_regression": False,
+        "first_loss_threshold": 0.01,
+        "round_boxes": True,
+    }
     assert {name: value for name, value in network.items() if value != NETWORK[name]} == {
         "roi_grid": "interior",
         "roi_extend": 1.0,
@@ -227,10 +240,31 @@ def test_half_of_the_first_negatives_are_drawn_in_each_way() -> None:
     assert TrackerConfig(first_negative_draws=2).first_negative_draws == 2
 
 
-@pytest.mark.parametrize("value", [-1.0, float("inf")])
-def test_a_roi_is_extended_by_a_finite_length(value: float) -> None:
-    with pytest.raises(InputError, match=f"^roi_extend is {value}: it must be at least 0$"):
+@pytest.mark.parametrize(("value", "must"), [(-1.0, "be at least 0"), (float("inf"), "be finite")])
+def test_a_roi_is_extended_by_a_finite_length(value: float, must: str) -> None:
+    with pytest.raises(InputError, match=f"^roi_extend is {value}: it must {must}$"):
         TrackerConfig(network=NetworkConfig(roi_extend=value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "must"),
+    [
+        ("candidates", 256.5, "a whole number"),
+        ("candidates", "256", "a whole number"),
+        ("candidates", True, "a whole number"),
+        ("seed", 1.5, "a whole number"),
+        ("momentum", "0.9", "a number"),
+        ("weight_decay", None, "a number"),
+        ("round_boxes", 1, "True or False"),
+        ("first_iterations", -3, "at least 0"),
+        ("update_learning_rate", -1.0, "at least 0"),
+        ("negative_translation", float("inf"), "finite"),
+    ],
+)
+def test_values_are_of_their_type_and_range(name: str, value: Any, must: str) -> None:
+    with pytest.raises(InputError, match=rf"^{name} is {value!r}: it must be {must}$"):
+        TrackerConfig(**{name: value})
+    assert TrackerConfig(update_iterations=0, momentum=0, score_threshold=-float("inf")).momentum == 0
 
 
 def test_a_seed_is_one_that_torch_takes() -> None:
@@ -244,8 +278,10 @@ def test_a_seed_is_one_that_torch_takes() -> None:
 def test_numbers_that_bound_each_other() -> None:
     with pytest.raises(InputError, match=r"^top_k is 6: it must not exceed candidates, which is 5$"):
         TrackerConfig(top_k=6, candidates=5)
-    with pytest.raises(InputError, match=r"^max_side is 599: it must not be below short_side, 600$"):
+    with pytest.raises(InputError, match=r"^short_side is 600: it must not exceed max_side, which is 599$"):
         TrackerConfig(max_side=599)
+    with pytest.raises(InputError, match=r"^search_translation is 2.0: it must not exceed search_translation_max"):
+        TrackerConfig(search_translation=2.0)
     with pytest.raises(InputError, match=r"^batch_negatives is 96: it must not exceed mining_negatives, which is 95$"):
         TrackerConfig(mining_negatives=95)
     TrackerConfig(top_k=5, candidates=5, short_side=600, max_side=600, mining_negatives=96)

@@ -18,8 +18,10 @@ MEAN_SIDE = 60.0
 COUNT = 20_000
 
 
-def _sampler(seed: int = 0, frame_wh: tuple[int, int] = FRAME_WH, round_boxes: bool = False) -> BoxSampler:
-    return BoxSampler(frame_wh, torch.Generator().manual_seed(seed), round_boxes=round_boxes)
+def _sampler(
+    seed: int = 0, frame_wh: tuple[int, int] = FRAME_WH, round_to: tuple[float, float] | None = None
+) -> BoxSampler:
+    return BoxSampler(frame_wh, torch.Generator().manual_seed(seed), round_to=round_to)
 
 
 def _noise(boxes: Tensor, target: Tensor = TARGET) -> tuple[Tensor, Tensor]:
@@ -86,15 +88,14 @@ def test_aspect() -> None:
 
 
 def _grid(target: Tensor, frame_wh: tuple[int, int]) -> Counter[tuple[float, ...]]:
-    """Every box of the grid: a fifth of the target apart, eleven exponents of scale, centres kept in the frame."""
+    """Every box of the grid: inside the frame, a fifth of the target apart, eleven exponents of scale."""
     w, h = target[2:].tolist()
-    columns, rows = int(frame_wh[0] / max(w / 5, 1)), int(frame_wh[1] / max(h / 5, 1))
+    columns, rows = int((frame_wh[0] - w) / max(w / 5, 1)) + 1, int((frame_wh[1] - h) / max(h / 5, 1)) + 1
     boxes: Counter[tuple[float, ...]] = Counter()
     for i in range(columns):
         for j in range(rows):
             for exponent in range(-5, 6):
-                x = min(i * w / 5 + w / 2, frame_wh[0])
-                y = min(j * h / 5 + h / 2, frame_wh[1])
+                x, y = i * w / 5 + w / 2, j * h / 5 + h / 2
                 boxes[round(x, 1), round(y, 1), exponent, exponent] += 1
     return boxes
 
@@ -115,7 +116,7 @@ def test_whole_holds_every_node_once_and_covers_the_frame() -> None:
     target, frame_wh = torch.tensor([40.0, 40.0, 100.0, 60.0]), (400, 300)
     boxes = _sampler(frame_wh=frame_wh).whole(target, 10**6)
     grid = _grid(target, frame_wh)
-    assert len(boxes) == 20 * 25 * 11 == grid.total()
+    assert len(boxes) == 16 * 21 * 11 == grid.total() == len(grid)
     assert _nodes(boxes, target) == grid
     plain = boxes[(boxes[:, 2] - 100).abs() < 1e-3]
     covered = torch.zeros(300, 400, dtype=torch.bool)
@@ -126,7 +127,7 @@ def test_whole_holds_every_node_once_and_covers_the_frame() -> None:
 
 def test_whole_draws_evenly() -> None:
     boxes = _sampler().whole(TARGET, 5000)
-    assert centers(boxes).mean(dim=0).tolist() == pytest.approx([500 + 40, 400 + 20], rel=0.03)
+    assert centers(boxes).mean(dim=0).tolist() == pytest.approx([500, 400], rel=0.03)
     exponents = ((boxes[:, 2] / 80).log() / math.log(1.05)).round()
     shares = torch.bincount(exponents.long() + 5, minlength=11) / 5000
     assert (shares - 1 / 11).abs().max() < 0.02
@@ -135,7 +136,7 @@ def test_whole_draws_evenly() -> None:
 def test_whole_of_a_tiny_target_steps_by_a_pixel() -> None:
     target = torch.tensor([3.0, 3.0, 2.0, 2.0])
     boxes = _sampler(frame_wh=(30, 20)).whole(target, 10**6)
-    assert len(boxes) == 30 * 20 * 11
+    assert len(boxes) == 29 * 19 * 11
     assert len(_sampler(frame_wh=(30, 20)).whole(torch.tensor([0.0, 0.0, 500.0, 500.0]), 100)) == 11
 
 
@@ -163,7 +164,7 @@ def _draws(sampler: BoxSampler, target: Tensor, count: int = 2000) -> list[Tenso
     ],
 )
 def test_limits(frame_wh: tuple[int, int], target: tuple[float, ...]) -> None:
-    """Sizes in [10, frame - 10], widened to the target's own; centres in the frame."""
+    """Sizes in [10, frame - 10] and centres in the frame, widened to the target's own."""
     target_xywh = torch.tensor(target)
     for boxes in _draws(_sampler(frame_wh=frame_wh), target_xywh):
         assert boxes.isfinite().all()
@@ -171,11 +172,14 @@ def test_limits(frame_wh: tuple[int, int], target: tuple[float, ...]) -> None:
             size, center = boxes[:, 2 + axis], centers(boxes)[:, axis]
             assert size.min() >= min(10.0, target[2 + axis])
             assert size.max() <= max(frame_wh[axis] - 10.0, target[2 + axis]) + 1e-3
-            assert center.min() >= -1e-3
-            assert center.max() <= frame_wh[axis] + 1e-3
+            own = target[axis] + target[2 + axis] / 2
+            assert center.min() >= min(0.0, own) - 1e-3
+            assert center.max() <= max(frame_wh[axis], own) + 1e-3
 
 
-@pytest.mark.parametrize("target", [(300.0, 300.0, 4.0, 6.0), (-200.0, -100.0, 1400.0, 1000.0)])
+@pytest.mark.parametrize(
+    "target", [(300.0, 300.0, 4.0, 6.0), (-200.0, -100.0, 1400.0, 1000.0), (-35.0, 200.0, 40.0, 40.0)]
+)
 def test_targets_beyond_the_limits_keep_samples_that_overlap_them(target: tuple[float, ...]) -> None:
     target_xywh = torch.tensor(target)
     boxes = _sampler().gaussian(target_xywh, 2000, 0.1, 5.0)
@@ -183,10 +187,13 @@ def test_targets_beyond_the_limits_keep_samples_that_overlap_them(target: tuple[
 
 
 def test_rounding_gives_whole_pixels_of_the_same_boxes() -> None:
-    exact, rounded = _draws(_sampler(), TARGET), _draws(_sampler(round_boxes=True), TARGET)
+    unit = torch.tensor([2.0, 4.0, 2.0, 4.0])  # an image's pixel, twice as wide and four times as high as the frame's
+    exact, rounded = _draws(_sampler(), TARGET), _draws(_sampler(round_to=(2.0, 4.0)), TARGET)
     for a, b in zip(exact, rounded, strict=True):
-        assert torch.equal(a.round(), b)
+        assert torch.equal((a / unit).round() * unit, b)
         assert not torch.equal(a, b)
+    tiny = _sampler(round_to=(8.0, 8.0)).gaussian(torch.tensor([40.0, 40.0, 2.0, 3.0]), 50, 0.1, 1.0)
+    assert torch.equal(tiny[:, 2:], torch.full((50, 2), 8.0)), "no box is rounded to nothing"
 
 
 def test_a_seed_decides_all_and_the_global_generator_is_not_touched() -> None:

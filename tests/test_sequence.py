@@ -396,7 +396,7 @@ def test_one_bad_frame_does_not_end_the_sequence(tmp_path: Path) -> None:
     assert [frame.problem for frame in frames] == [
         None,
         f"{tmp_path / '2.png'} is empty",
-        f"{tmp_path / '3.png'} is damaged or not an image",
+        f"{tmp_path / '3.png'} is damaged, not an image, or of an unsupported pixel type",
         f"{tmp_path / '4.png'} cannot be read: No such file or directory",
         None,
     ]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from fdn_triton.demo import clip_path
 from fdn_triton.errors import InputError
 from fdn_triton.sequence import Frame, Sequence
 from fdn_triton.tracker import Tracker
-from fdn_triton.weights import save_weights, untrained_weights
+from fdn_triton.weights import UNTRAINED_WARNING, save_weights, untrained_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 TRUTH = np.loadtxt(clip_path() / "groundtruth_rect.txt", delimiter=",")  # 1-based
@@ -81,9 +82,38 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     def run(*flags: object, main: Callable[[list[str]], int] = track.main) -> Said:
         capsys.readouterr()
         code = main([*QUICK, *map(str, flags)])
-        return Said(code, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return Said(code, out, err.replace(f"warning: {UNTRAINED_WARNING}\n", ""))
 
     return run
+
+
+def test_untrained_weights_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    assert track.main([*QUICK, "--seq", str(otb(2))]) == 0
+    assert capsys.readouterr().err == f"warning: {UNTRAINED_WARNING}\n"
+
+
+def test_outputs_spare_each_other_and_what_is_read(call: Call) -> None:
+    folder = otb(2)
+    truth = (folder / "groundtruth_rect.txt").read_bytes()
+    assert "overwrite what is read" in call("--seq", folder, "--out", folder / "groundtruth_rect.txt").error
+    assert (folder / "groundtruth_rect.txt").read_bytes() == truth
+    video = write_video("in.avi", 3)
+    before = video.read_bytes()
+    assert "overwrite what is read" in call("--seq", video, "--init", INIT, "--save-video", "in.avi").error
+    assert video.read_bytes() == before
+    assert "same path" in call("--seq", folder, "--out", "x.txt", "--json", "./x.txt").error
+    assert not Path("x.txt").exists()
+
+
+def test_a_reader_that_leaves_costs_no_result(tmp_path: Path) -> None:
+    flags = [*QUICK, "--seq", str(otb(4)), "--log-updates", "--json", "s.json"]
+    command = f"{shlex.join([sys.executable, '-m', 'fdn_triton.track', *flags])} | head -n 1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout.split() == ["frame", "target", "score", "loss", "iterations"]
+    assert "Traceback" not in done.stderr and "Exception" not in done.stderr
+    assert 1 <= len(rows("results/owl.txt")) == summary("s.json")["frames"]
 
 
 def otb(frames: int = 4, name: str = "owl") -> Path:
@@ -266,7 +296,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         command = [sys.executable, *flags.split(), *QUICK, "--score-threshold", "1e9", "--device", "cpu"]
         env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"warning: {UNTRAINED_WARNING}\n")
     (path / "out.txt").write_text(done.stdout)
     return path
 
@@ -486,6 +516,8 @@ def test_a_bad_frame_is_skipped_on_demand(call: Call) -> None:
     np.testing.assert_array_equal(boxes[2], boxes[1])
     assert (boxes[3] != boxes[2]).any()
     assert said.out.splitlines()[3].split() == ["3", "1", "-", "-", "-"]
+    video = cv2.VideoCapture("v.avi")
+    assert sum(video.read()[0] for _ in range(6)) == 5, "the video keeps step with the rows"
 
 
 @pytest.mark.parametrize("policy", ["stop", "skip"])
@@ -588,7 +620,8 @@ BAD_INPUT: dict[str, tuple[Callable[[], list[str]], str]] = {
     "one draw to halve": (_flags("--first-negative-draws", "1"), "first_negative_draws is 1"),
     "JSON below a file": (_file_as_folder("--json"), "cannot write file/x.avi"),
     "video below a file": (_file_as_folder("--save-video"), "cannot write file/x.avi"),
-    "JSON onto a folder": (_flags("--json", "owl"), "cannot write owl"),
+    "JSON onto the input": (_flags("--json", "owl"), "owl would overwrite what is read"),
+    "JSON onto a folder": (_flags("--json", "owl/img"), "cannot write owl/img"),
     "JSON of too long a name": (_flags("--json", "x" * 300), "cannot write xxx"),
     "video of unknown kind": (_flags("--save-video", "v.gif"), "video format of v.gif"),
 }
@@ -615,18 +648,18 @@ def test_a_gpu_that_is_not_there(call: Call) -> None:
     assert "sees no GPU: use --device cpu" in call("--seq", otb(1), "--device", "cuda").error
 
 
-@pytest.mark.parametrize("out", ["file/x.txt", "owl", "x" * 300, "."])
+@pytest.mark.parametrize("out", ["file/x.txt", "owl/img", "x" * 300, "."])
 @pytest.mark.parametrize("targets", [1, 2])
 def test_boxes_that_cannot_be_written(call: Call, out: str, targets: int) -> None:
     folder = otb(1)
     _file_as_folder("--out")()
     init = ["--init", INIT] * targets
-    if (out, targets) == ("owl", 2):
-        Path("owl.2").mkdir()
-        Path("owl.1").write_text("old\n")
+    if (out, targets) == ("owl/img", 2):
+        Path("owl/img.2").mkdir()
+        Path("owl/img.1").write_text("old\n")
     assert f"cannot write {out.removesuffix('.txt')}" in call("--seq", folder, "--out", out, *init).error
-    if (out, targets) == ("owl", 2):
-        assert Path("owl.1").read_text() == "old\n"  # the first file is not emptied for a second one that fails
+    if (out, targets) == ("owl/img", 2):
+        assert Path("owl/img.1").read_text() == "old\n"  # the first file is not emptied for a second one that fails
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -678,7 +711,7 @@ def test_ctrl_c_in_the_middle_of_a_run() -> None:
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert (process.returncode, err) == (130, "interrupted\n")
+    assert (process.returncode, err) == (130, f"warning: {UNTRAINED_WARNING}\ninterrupted\n")
     boxes = rows("b.txt")
     assert 3 <= len(boxes) < 80
     np.testing.assert_array_equal(boxes[0], TRUTH[0])

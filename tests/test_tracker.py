@@ -182,7 +182,11 @@ def test_two_targets_are_tracked_as_each_alone() -> None:
         overlap = overlaps(boxes_of(results, target), boxes_of(singles))
         assert (overlap > 0.9).mean() > 0.75
         assert overlap.min() > 0.6
-        assert overlaps(boxes_of(results, target), truths(frames, target)).mean() > 0.6
+        accuracy = [
+            overlaps(boxes_of(track, t), truths(frames, target)).mean()
+            for track, t in ((results, target), (singles, 0))
+        ]
+        assert accuracy[0] > max(0.4, accuracy[1] - 0.1)
 
 
 # Updates and memory
@@ -474,7 +478,7 @@ def test_update_before_init() -> None:
 @pytest.mark.parametrize(
     ("boxes", "message"),
     [
-        ((10, 10, float("nan"), 5), "box 10,10,nan,5 is not finite: give x, y, w, h in pixels"),
+        ((10, 10, float("nan"), 5), "box 10,10,nan,5 is not finite or far too large: give x, y, w, h in pixels"),
         ((10, float("inf"), 5, 5), "box 10,inf,5,5 is not finite"),
         ((10, 10, 0, 5), "box 10,10,0,5 has no area: give a positive width and height"),
         ((10, 10, 5, -2.5), "box 10,10,5,-2.5 has no area"),
@@ -567,14 +571,13 @@ def test_variants_follow_for_some_frames(changes: dict[str, Any], followed: list
 
 
 def test_the_release_draws_whole_pixels() -> None:
-    tracker = tracker_of("release", top_k=1, short_side=180)  # 1.5 times the image
+    tracker = tracker_of("release", short_side=180)  # 1.5 times the image, whose pixels count
     for result in follow(tracker, 4):
-        drawn = result.boxes_xywh * 1.5
-        np.testing.assert_allclose(drawn, drawn.round(), atol=1e-4)
-    drawn = tracker._candidates().numpy()
-    assert np.array_equal(drawn, drawn.round())
-    floats = tracker_of("paper", top_k=1, short_side=180)
-    assert (follow(floats, 2)[0].boxes_xywh * 1.5 % 1 != 0).any()
+        np.testing.assert_allclose(result.boxes_xywh, result.boxes_xywh.round(), atol=1e-4)
+    drawn = tracker._candidates().numpy() / 1.5
+    np.testing.assert_allclose(drawn, drawn.round(), atol=1e-4)
+    floats = tracker_of("paper", short_side=180)
+    assert (np.abs(follow(floats, 2)[0].boxes_xywh % 1 - 0.5) < 0.49).any()
 
 
 def test_auto_takes_the_grid_that_the_weights_were_trained_with() -> None:
@@ -651,7 +654,9 @@ def test_the_tracker_times_its_stages() -> None:
 
 def test_choosing_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device(torch.device("meta")) == torch.device("meta")
+    assert choose_device(torch.device("cpu")) == torch.device("cpu")
+    with pytest.raises(InputError, match=r"^unknown device 'meta'"):
+        choose_device(torch.device("meta"))
     for name in ("tpu", "", "mps", "cuda:x", "gpu 0"):
         with pytest.raises(InputError, match=f"^unknown device '{name}': choose auto, cpu, cuda or cuda:N$"):
             choose_device(name)
