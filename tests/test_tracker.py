@@ -688,3 +688,60 @@ def test_a_gpu_repeats_bit_for_bit() -> None:
     config = TrackerConfig.from_preset("paper", **SMALL)
     first, second = (boxes_of(follow(Tracker(config, weights=weights(), device="cuda"), 8)) for _ in range(2))
     assert np.array_equal(first, second)
+
+
+# Weights
+
+
+def test_default_weights_warn_as_long_as_they_are_untrained() -> None:
+    with pytest.warns(UserWarning, match=r"untrained"):
+        Tracker(TrackerConfig.from_preset("paper", **SMALL), device="cpu")
+
+
+def test_loaded_weights_must_be_of_the_network() -> None:
+    with pytest.raises(InputError, match=r"unexpected 'conv4\.bias'"):
+        Tracker(weights=weights(5), device="cpu")
+    with pytest.raises(InputError, match=r"missing conv4\.weight"):
+        Tracker(TrackerConfig.from_preset("paper", conv_layers=5), weights=weights(3), device="cpu")
+    fc4 = {"fc4.weight": torch.zeros(512, 4608), "fc4.bias": torch.zeros(512)}
+    half = dataclasses.replace(weights(), tensors={**weights().tensors, **fc4})
+    with pytest.raises(InputError, match=r"missing fc5\.weight, fc5\.bias"):
+        Tracker(weights=half, device="cpu")
+
+
+def test_a_target_mostly_outside_has_positives_that_overlap_it_well() -> None:
+    tracker = tracker_of()
+    tracker.init(picture(0), [-0.8 * SIDE, 40, SIDE, SIDE])
+    assert len(tracker._targets[0].positives.features) > 0
+    samples = tracker._positives(tracker._sampler(tracker._targets[0]), tracker._boxes[0], 100, 50)
+    assert len(samples) > 20
+
+
+def test_event_pairs_do_not_pile_up_without_lap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to read the clock: on a GPU, finished events turn into seconds when the next stage begins."""
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self, stream: object) -> None:
+            assert stream == "the device's stream"
+
+        def query(self) -> bool:
+            return True
+
+        def synchronize(self) -> None:
+            pass
+
+        def elapsed_time(self, other: object) -> float:
+            return 2.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: "the device's stream")
+    clock = StageClock(torch.device("cuda", 1))
+    for _ in range(100):
+        with clock.stage("score"):
+            pass
+    assert len(clock._events) == 1
+    assert clock.lap() == {"score": pytest.approx(0.2)}
+    assert clock.lap() == {}
