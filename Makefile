@@ -12,6 +12,7 @@ test: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest perf --benchmark-disable --quiet
 	$(BIN)/python -m pytest tests
 
 bench: $(VENV)/.ready
