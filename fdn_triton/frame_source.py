@@ -85,12 +85,13 @@ def _is_truncated(data: bytes) -> bool:
 # Videos and cameras
 
 _log_lock = threading.Lock()
+_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!")  # zip, gzip, 7z, rar
 
 
 def open_capture(source: Path | int) -> cv2.VideoCapture | None:
     """The video file or camera opened, or None where that fails."""
-    # FFmpeg would open a text file, too, and draw it as the screens of a terminal.
-    if isinstance(source, Path) and _is_text(source):
+    # FFmpeg would open a text file, too, and draw it as the screens of a terminal, and find pictures in an archive.
+    if isinstance(source, Path) and _is_text_or_archive(source):
         return None
     with _log_lock:  # the log level belongs to the process; OpenCV prints a page about each back end that fails
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -162,9 +163,11 @@ def _to_rgb(image: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, codes[channels])
 
 
-def _is_text(path: Path) -> bool:
+def _is_text_or_archive(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(4096)
+    if head.startswith(_ARCHIVES):
+        return True
     if b"\0" in head or head.startswith(b"YUV4MPEG2"):  # the one video format whose beginning is text
         return False
     try:

@@ -131,8 +131,6 @@ def _track(options: Options) -> int:
     box_path = options.out or Path("results") / f"{sequence.name}.txt"
     _check_outputs(options, box_path)
     tracker = Tracker(options.config, weights=options.weights, device=options.device)
-    if options.weights == UNTRAINED:
-        print(f"warning: {UNTRAINED_WARNING}", file=sys.stderr)
     statistics = RunStatistics()
     ended_by: BaseException | None = None
     with ExitStack() as stack:
@@ -142,6 +140,8 @@ def _track(options: Options) -> int:
         watchers = _watchers(options, sequence, truth, stack)
         # Last of what can fail before tracking, because it empties a file that is there.
         writer = stack.enter_context(BoxWriter(box_path, len(boxes_xywh), sequence.one_based))
+        if options.weights == UNTRAINED:
+            print(f"warning: {UNTRAINED_WARNING}", file=sys.stderr)
         if options.log_updates:
             print(report.update_header())
         progress = stack.enter_context(tqdm(total=_frame_count(options, sequence), unit="frame", disable=None))

@@ -6,6 +6,7 @@ import gc
 import threading
 import time
 import weakref
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -717,3 +718,12 @@ def test_a_forgotten_decode_ahead_ends_its_thread() -> None:
 def test_a_depth_of_none_is_refused() -> None:
     with pytest.raises(InputError, match="depth is 0: it must be at least 1"):
         DecodeAhead(range(3), depth=0)
+
+
+def test_an_archive_of_images_is_no_video(tmp_path: Path) -> None:
+    write_images(tmp_path, ["1.jpg", "2.jpg", "3.jpg"])
+    with zipfile.ZipFile(tmp_path / "clip.zip", "w") as archive:
+        for name in ("1.jpg", "2.jpg", "3.jpg"):
+            archive.write(tmp_path / name, name)
+    with pytest.raises(InputError, match=r"clip\.zip"):
+        open_sequence(tmp_path / "clip.zip")
