@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported: its kernels then run on CPU tensors
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -15,3 +19,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def triton_device() -> torch.device:
+    """Where the Triton kernels run: on the GPU, or interpreted on the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

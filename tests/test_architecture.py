@@ -38,7 +38,10 @@ MODULES = {
     for path in sorted((ROOT / PACKAGE).rglob("*.py"))
     if (ROOT / PACKAGE / "kernels") not in path.parents
 }
-KERNELS = {path.stem: path for path in sorted((ROOT / "kernels").glob("*.py"))}
+KERNELS = {
+    path.relative_to(ROOT / "kernels").with_suffix("").as_posix(): path
+    for path in sorted((ROOT / "kernels").rglob("*.py"))
+}
 LIBRARY = [*MODULES.values(), *KERNELS.values()]
 
 
@@ -135,12 +138,26 @@ def test_only_two_modules_know_the_kernels() -> None:
 @pytest.mark.parametrize("name", KERNELS)
 def test_kernels_import_nothing_but_torch_and_triton(name: str) -> None:
     allowed = {"torch", "triton", *sys.stdlib_module_names}
+    depth = name.count("/")
     for level, module, taken in imported(KERNELS[name]):
         if level:
-            # One dot: the folder can be copied anywhere, and its files know each other only.
-            assert level == 1 and (module or taken) in KERNELS, f"{name} imports {'.' * level}{module}"
+            # No more dots than folders: the folder can be copied anywhere, and its files know each other only.
+            assert level <= depth + 1, f"{name} imports {'.' * level}{module} from outside the folder"
+            folder = "gpu/" if depth and level == 1 else ""
+            target = folder + (module or taken or "").replace(".", "/")
+            assert target in KERNELS, f"{name} imports {'.' * level}{module}, which is not there"
         else:
             assert module.split(".")[0] in allowed, f"{name} imports {module}"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_triton_is_only_imported_where_a_gpu_is_used(name: str) -> None:
+    """At the top of a module: so that the operations run, and import fast, where there is no triton."""
+    at_the_top = [node for node in tree(KERNELS[name]).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    modules = {alias.name for node in at_the_top if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in at_the_top if isinstance(node, ast.ImportFrom)}
+    if not name.startswith("gpu/"):
+        assert not {module.split(".")[0] for module in modules} & {"triton", "gpu"}
 
 
 def test_the_kernels_in_the_package_are_the_folder() -> None:

@@ -12,77 +12,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from roi_cases import SCALE, boxes_of_all_kinds, by_loop, onnx_roi_align, random_map
 from torch import Tensor
 
 from fdn_triton.kernels import max_roi_align, max_roi_align_ref
-
-SCALE = 1 / 16
-
-
-def _map(n: int = 2, channels: int = 7, height: int = 11, width: int = 13, seed: int = 0) -> Tensor:
-    return torch.randn(n, channels, height, width, generator=torch.Generator().manual_seed(seed))
-
-
-def _boxes(count: int, n: int = 2, height: int = 11, width: int = 13, seed: int = 1) -> Tensor:
-    """Boxes [count, 5] of all kinds: inside, over the border, outside, flat, of one pixel, upside down, the map."""
-    generator = torch.Generator().manual_seed(seed)
-    frame_wh = torch.tensor([width, height]) / SCALE
-    center = (torch.rand(count, 2, generator=generator) * 1.3 - 0.15) * frame_wh
-    wh = torch.rand(count, 2, generator=generator) ** 2 * frame_wh
-    special = [
-        (0.0, 0.0, width / SCALE, height / SCALE),
-        (-16.0, -16.0, 32.0, 32.0),  # its first samples lie about a cell outside
-        (width / SCALE, height / SCALE, width / SCALE + 1, height / SCALE + 1),
-        (-500.0, -400.0, -300.0, -200.0),
-        (40.0, 50.0, 40.0, 50.0),
-        (40.0, 50.0, 140.0, 50.0),
-        (33.0, 47.0, 34.0, 48.0),
-        (120.0, 100.0, 60.0, 30.0),
-        (-40.0, 30.0, 60.0, 300.0),
-    ]
-    xyxy = torch.cat((torch.tensor(special), torch.cat((center - wh / 2, center + wh / 2), dim=1)))[:count]
-    return torch.cat((torch.arange(count)[:, None] % n, xyxy), dim=1)
-
-
-def _by_loop(
-    input: Tensor,
-    boxes: Tensor,
-    output_hw: tuple[int, int],
-    scale: float,
-    n: int,
-    aligned: bool,
-    grid: str,
-    extend: float = 0.0,
-) -> Tensor:
-    """The definition, sample after sample, positions in Python's floats; differentiable in ``input``."""
-    _, channels, height, width = input.shape
-    out = []
-    for image, x1, y1, x2, y2 in boxes.tolist():
-        for p in range(output_hw[0] * output_hw[1]):
-            best: Tensor | None = None
-            for s in range(n * n):
-                position, inside = [], all(map(math.isfinite, (x1, y1, x2, y2)))
-                for low, high, b, bins, j, size in (
-                    (y1, y2, p // output_hw[1], output_hw[0], s // n, height),
-                    (x1, x2, p % output_hw[1], output_hw[1], s % n, width),
-                ):
-                    extent = (high - low) * scale + extend
-                    extent = extent if aligned else max(extent, 1.0)
-                    part = (j + 0.5) / n if grid == "midpoint" else (j + 1) / (n + 1)
-                    v = low * scale - (0.5 if aligned else 0.0) + extent * (b + part) / bins
-                    inside = inside and -1 <= v <= size
-                    position.append(min(max(v, 0.0), size - 1.0) if inside else 0.0)
-                (y, x), value = position, torch.zeros(channels, dtype=input.dtype)
-                if inside:
-                    top, left = int(y), int(x)
-                    for i, wy in ((top, 1 - (y - top)), (min(top + 1, height - 1), y - top)):
-                        for j, wx in ((left, 1 - (x - left)), (min(left + 1, width - 1), x - left)):
-                            value = value + wy * wx * input[int(image), :, i, j]
-                best = value if best is None else torch.where(value > best, value, best)
-            out.append(best)
-    if not out:
-        return input.new_zeros(0, channels, *output_hw)
-    return torch.stack(out).view(len(boxes), *output_hw, channels).permute(0, 3, 1, 2)
 
 
 def _reference(input: Tensor, boxes: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -138,8 +71,8 @@ def test_a_sample_on_a_cell_is_that_cell_once() -> None:
 @pytest.mark.parametrize("n", [1, 2, 3])
 @pytest.mark.parametrize("extend", [0.0, 1.0])
 def test_equals_the_loop(grid: Any, aligned: bool, n: int, extend: float) -> None:
-    input, boxes, output_hw = _map(channels=3), _boxes(14), (2, 3)
-    expected = _by_loop(input.double(), boxes, output_hw, SCALE, n, aligned, grid, extend)
+    input, boxes, output_hw = random_map(channels=3), boxes_of_all_kinds(14), (2, 3)
+    expected = by_loop(input.double(), boxes, output_hw, SCALE, n, aligned, grid, extend)
     arguments = (output_hw, SCALE, n, aligned, grid, extend)
     exact = max_roi_align(input.double(), boxes.double(), *arguments)
     torch.testing.assert_close(exact, expected, rtol=1e-9, atol=1e-9)
@@ -154,7 +87,10 @@ def test_equals_the_loop(grid: Any, aligned: bool, n: int, extend: float) -> Non
 @pytest.mark.parametrize("extend", [0.0, 1.0])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
 def test_equals_the_reference(grid: Any, aligned: bool, n: int, extend: float, dtype: torch.dtype) -> None:
-    input, boxes = _map(n=3, channels=37, height=19, width=23).to(dtype), _boxes(150, n=3, height=19, width=23)
+    input, boxes = (
+        random_map(n=3, channels=37, height=19, width=23).to(dtype),
+        boxes_of_all_kinds(150, n=3, height=19, width=23),
+    )
     arguments = ((3, 3), SCALE, n, aligned, grid, extend)
     out = max_roi_align(input, boxes, *arguments)
     expected = _reference(input, boxes, *arguments)
@@ -169,7 +105,7 @@ def test_equals_the_reference(grid: Any, aligned: bool, n: int, extend: float, d
 @pytest.mark.parametrize("output_size", [1, (1, 4), (5, 2), (7, 7)])
 @pytest.mark.parametrize("map_hw", [(1, 1), (1, 9), (6, 1), (5, 17)])
 def test_shapes(output_size: int | tuple[int, int], map_hw: tuple[int, int]) -> None:
-    input, boxes = _map(1, 5, *map_hw), _boxes(20, 1, *map_hw)
+    input, boxes = random_map(1, 5, *map_hw), boxes_of_all_kinds(20, 1, *map_hw)
     out = max_roi_align(input, boxes, output_size, SCALE)
     torch.testing.assert_close(out.double(), _reference(input, boxes, output_size, SCALE), rtol=1e-5, atol=1e-6)
     output_hw = (output_size, output_size) if isinstance(output_size, int) else output_size
@@ -178,7 +114,7 @@ def test_shapes(output_size: int | tuple[int, int], map_hw: tuple[int, int]) -> 
 
 
 def test_memory_layouts_of_the_map() -> None:
-    input, boxes = _map(channels=6), _boxes(30)
+    input, boxes = random_map(channels=6), boxes_of_all_kinds(30)
     expected = max_roi_align(input, boxes, 3, SCALE)
     wide = torch.zeros(2, 12, 11, 26)
     wide[:, ::2, :, ::2] = input
@@ -206,35 +142,6 @@ def test_boxes_are_not_rounded_to_the_maps_type() -> None:
     torch.testing.assert_close(interior[0, 0, 0], torch.tensor(expected), rtol=1e-6, atol=0)
 
 
-def _onnx_roi_align(input: Tensor, boxes: Tensor, output: int, aligned: bool) -> Tensor:
-    onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
-    helper, types = onnx.helper, onnx.TensorProto
-    node = helper.make_node(
-        "RoiAlign",
-        ["X", "rois", "batch"],
-        ["Y"],
-        mode="avg",
-        output_height=output,
-        output_width=output,
-        sampling_ratio=1,
-        spatial_scale=SCALE,
-        coordinate_transformation_mode="half_pixel" if aligned else "output_half_pixel",
-    )
-    inputs = (("X", types.FLOAT), ("rois", types.FLOAT), ("batch", types.INT64))
-    graph = helper.make_graph(
-        [node],
-        "roi_align",
-        [helper.make_tensor_value_info(name, kind, None) for name, kind in inputs],
-        [helper.make_tensor_value_info("Y", types.FLOAT, None)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 16)], ir_version=8)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feed = {"X": input.numpy(), "rois": boxes[:, 1:].numpy(), "batch": boxes[:, 0].long().numpy()}
-    return torch.from_numpy(session.run(None, feed)[0])
-
-
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_midpoint_against_onnxruntime(aligned: bool, n: int) -> None:
@@ -243,8 +150,8 @@ def test_midpoint_against_onnxruntime(aligned: bool, n: int) -> None:
     onnxruntime keeps torchvision's rules in both modes: a sample further than one cell outside gives 0, nearer ones
     are clamped, and without ``half_pixel`` a RoI is at least a cell wide. So no box has to be left out.
     """
-    input, boxes = _map(), _boxes(600)
-    expected = F.max_pool2d(_onnx_roi_align(input, boxes, 3 * n, aligned), n)
+    input, boxes = random_map(), boxes_of_all_kinds(600)
+    expected = F.max_pool2d(onnx_roi_align(input, boxes, 3 * n, aligned), n)
     out = max_roi_align(input, boxes, 3, SCALE, n, aligned)
     # Both compute positions in fp32, in another order: 1e-6 cells apart, on a map with steps of up to 6 a cell.
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=2e-5)
@@ -253,14 +160,14 @@ def test_midpoint_against_onnxruntime(aligned: bool, n: int) -> None:
 
 def test_interior_against_onnxruntime() -> None:
     """The release's grid: from 9x9 samples of the box shifted by w / 18, the first of every triple is dropped."""
-    input = _map()
+    input = random_map()
     corner = torch.rand(200, 2, generator=torch.Generator().manual_seed(3)) * torch.tensor([140.0, 110.0]) + 12
     end = torch.minimum(corner + torch.rand(200, 2) * 60, torch.tensor([190.0, 158.0]))
     boxes = torch.cat((torch.arange(200)[:, None] % 2, corner, end), dim=1)
     extended = end + 16  # the release's added cell, in pixels
     shift = (extended - corner) / 18
     shifted = torch.cat((boxes[:, :1], corner - shift, extended - shift), dim=1)
-    samples = _onnx_roi_align(input, shifted, 9, aligned=False).unflatten(2, (3, 3)).unflatten(4, (3, 3))
+    samples = onnx_roi_align(input, shifted, 9, aligned=False).unflatten(2, (3, 3)).unflatten(4, (3, 3))
     expected = samples[:, :, :, 1:, :, 1:].amax(dim=(3, 5))
     out = max_roi_align(input, boxes, 3, SCALE, 2, grid="interior", extend=1)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=2e-5)  # fp32 positions, as above
@@ -270,11 +177,11 @@ def test_interior_against_onnxruntime() -> None:
 @pytest.mark.parametrize("aligned", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_gradient_equals_the_loops(grid: Any, aligned: bool, dtype: torch.dtype) -> None:
-    boxes = _boxes(14)
+    boxes = boxes_of_all_kinds(14)
     upstream = torch.randn(14, 3, 2, 3, generator=torch.Generator().manual_seed(5))
     gradients = []
-    for op, kind in ((_by_loop, torch.float64), (max_roi_align, dtype), (max_roi_align_ref, dtype)):
-        input = _map(channels=3).to(kind).requires_grad_()
+    for op, kind in ((by_loop, torch.float64), (max_roi_align, dtype), (max_roi_align_ref, dtype)):
+        input = random_map(channels=3).to(kind).requires_grad_()
         op(input, boxes.to(kind), (2, 3), SCALE, 2, aligned, grid).backward(upstream.to(kind))
         assert input.grad is not None
         gradients.append(input.grad.double())
@@ -292,7 +199,7 @@ def test_gradient_in_half_types(dtype: torch.dtype) -> None:
     boxes = torch.cat((torch.zeros(6, 1), corner + 7, corner + 40), dim=1)
     upstream, gradients = torch.randn(6, 5, 3, 3, generator=torch.Generator().manual_seed(5)).to(dtype), []
     for op, kind in ((max_roi_align_ref, torch.float64), (max_roi_align_ref, dtype), (max_roi_align, dtype)):
-        input = _map(1, 5).to(dtype).to(kind).requires_grad_()
+        input = random_map(1, 5).to(dtype).to(kind).requires_grad_()
         op(input, boxes, 3, SCALE).backward(upstream.to(kind))
         assert input.grad is not None
         gradients.append(input.grad.double())
@@ -303,8 +210,8 @@ def test_gradient_in_half_types(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("op", [max_roi_align, max_roi_align_ref])
 @pytest.mark.parametrize("grid", ["midpoint", "interior"])
 def test_gradcheck(op: Any, grid: str) -> None:
-    input = _map(1, 2, 4, 5).double().requires_grad_()
-    boxes = _boxes(10, 1, 4, 5).double()
+    input = random_map(1, 2, 4, 5).double().requires_grad_()
+    boxes = boxes_of_all_kinds(10, 1, 4, 5).double()
     assert torch.autograd.gradcheck(lambda x: op(x, boxes, 2, SCALE, 2, False, grid), (input,))
 
 
@@ -321,7 +228,7 @@ def test_ties_go_to_the_first_sample(op: Any, level: float) -> None:
 
 
 def test_gradient_is_zero_for_boxes_without_samples() -> None:
-    input = _map().requires_grad_()
+    input = random_map().requires_grad_()
     nan = math.nan
     boxes = torch.tensor([[0, nan, 1, 2, 3], [1, -999, -999, -900, -900], [1, 1, 2, math.inf, 4]])
     max_roi_align(input, boxes, 3, SCALE).sum().backward()
@@ -330,16 +237,16 @@ def test_gradient_is_zero_for_boxes_without_samples() -> None:
 
 
 def test_forward_is_the_same_with_and_without_gradient() -> None:
-    input, boxes = _map(), _boxes(40)
+    input, boxes = random_map(), boxes_of_all_kinds(40)
     assert torch.equal(
         max_roi_align(input.clone().requires_grad_(), boxes, 3, SCALE).detach(), max_roi_align(input, boxes, 3, SCALE)
     )
 
 
 def test_boxes_get_no_gradient() -> None:
-    boxes = _boxes(5).requires_grad_()
+    boxes = boxes_of_all_kinds(5).requires_grad_()
     for op in (max_roi_align, max_roi_align_ref):
-        assert not op(_map(), boxes, 3, SCALE).requires_grad
+        assert not op(random_map(), boxes, 3, SCALE).requires_grad
 
 
 _COORDINATE = st.one_of(
@@ -358,7 +265,7 @@ _COORDINATE = st.one_of(
     n=st.integers(1, 3),
 )
 def test_any_boxes(coordinates: list[tuple[float, ...]], aligned: bool, grid: Any, n: int) -> None:
-    input = _map(1, 3)
+    input = random_map(1, 3)
     xyxy = torch.tensor(coordinates).view(-1, 4)
     boxes = F.pad(xyxy, (1, 0))
     out = max_roi_align(input, boxes, (2, 3), SCALE, n, aligned, grid)
@@ -377,13 +284,13 @@ def test_a_box_that_is_not_finite_gives_zeros(column: int, value: float, aligned
     boxes = torch.tensor([[0.0, 30.0, 30.0, 90.0, 90.0]]).repeat(2, 1)
     boxes[1, column] = value
     for op in (max_roi_align, max_roi_align_ref):
-        out = op(_map() + 9, boxes, 3, SCALE, aligned=aligned)
+        out = op(random_map() + 9, boxes, 3, SCALE, aligned=aligned)
         assert (out[0] != 0).all()
         assert (out[1] == 0).all()
 
 
 def test_no_boxes() -> None:
-    input = _map().requires_grad_()
+    input = random_map().requires_grad_()
     out = max_roi_align(input, torch.zeros(0, 5), (2, 3), SCALE)
     assert out.shape == (0, 7, 2, 3)
     assert out.dtype == torch.float32
@@ -391,7 +298,7 @@ def test_no_boxes() -> None:
 
 
 def test_result_is_read_as_rows_without_a_copy() -> None:
-    out = max_roi_align(_map(), _boxes(200), 3, SCALE)
+    out = max_roi_align(random_map(), boxes_of_all_kinds(200), 3, SCALE)
     rows = out.permute(0, 2, 3, 1).flatten(1)
     assert rows.data_ptr() == out.data_ptr()
     assert torch.equal(rows[17].view(3, 3, 7)[2, 1], out[17, :, 2, 1])
@@ -399,15 +306,15 @@ def test_result_is_read_as_rows_without_a_copy() -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7, 99, 100, 10_000])
 def test_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    input, boxes = _map(), _boxes(100)
+    input, boxes = random_map(), boxes_of_all_kinds(100)
     expected = max_roi_align(input, boxes, 3, SCALE)
-    monkeypatch.setattr(sys.modules["fdn_triton.kernels.max_roi_align"], "_ROIS_PER_CHUNK", chunk)
+    monkeypatch.setattr(sys.modules["fdn_triton.kernels.roi_sampling"], "_ROIS_PER_CHUNK", chunk)
     assert torch.equal(max_roi_align(input, boxes, 3, SCALE), expected)
     assert torch.equal(max_roi_align(input, boxes[37:38], 3, SCALE), expected[37:38])
 
 
 def test_repeats_bit_for_bit_and_leaves_its_inputs() -> None:
-    input, boxes = _map(), _boxes(50)
+    input, boxes = random_map(), boxes_of_all_kinds(50)
     before = input.clone(), boxes.clone()
     assert torch.equal(max_roi_align(input, boxes, 3, SCALE), max_roi_align(input, boxes, 3, SCALE))
     assert torch.equal(input, before[0])
@@ -417,10 +324,10 @@ def test_repeats_bit_for_bit_and_leaves_its_inputs() -> None:
 @pytest.mark.parametrize("op", [max_roi_align, max_roi_align_ref])
 @pytest.mark.parametrize("batch_index", [-1.0, 2.0, 1e9, math.nan, math.inf])
 def test_batch_index_out_of_range(op: Any, batch_index: float) -> None:
-    boxes = _boxes(3)
+    boxes = boxes_of_all_kinds(3)
     boxes[1, 0] = batch_index
     with pytest.raises(ValueError, match=r"batch index outside \[0, 2\)"):
-        op(_map(), boxes, 3, SCALE)
+        op(random_map(), boxes, 3, SCALE)
 
 
 @pytest.mark.parametrize("op", [max_roi_align, max_roi_align_ref])
@@ -431,7 +338,9 @@ def test_batch_index_out_of_range(op: Any, batch_index: float) -> None:
         ({"boxes": torch.zeros(4, 4)}, r"boxes must be \[K, 5\].*got \(4, 4\)"),
         ({"boxes": torch.zeros(5)}, r"boxes must be \[K, 5\].*got \(5,\)"),
         ({"boxes": torch.zeros(4, 5, dtype=torch.long)}, "boxes must be of a floating type, got torch.int64"),
-        ({"sampling_ratio": 0}, "sampling_ratio must be at least 1, got 0"),
+        ({"sampling_ratio": 0}, "sampling_ratio must lie between 1 and 16, got 0"),
+        ({"sampling_ratio": 17}, "sampling_ratio must lie between 1 and 16, got 17"),
+        ({"boxes": torch.zeros(4, 5, device="meta")}, "input is on cpu, boxes are on meta"),
         ({"grid": "centre"}, "grid must be 'midpoint' or 'interior', got 'centre'"),
         ({"output_size": 0}, "output_size must be one or two positive integers, got 0"),
         ({"output_size": (3, -1)}, "output_size must be one or two positive integers"),
@@ -440,7 +349,7 @@ def test_batch_index_out_of_range(op: Any, batch_index: float) -> None:
 )
 def test_what_is_refused(op: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        op(**{"input": _map(), "boxes": _boxes(4), "output_size": 3, **changes})
+        op(**{"input": random_map(), "boxes": boxes_of_all_kinds(4), "output_size": 3, **changes})
 
 
 def test_batch_index_chooses_the_image() -> None:

@@ -86,7 +86,8 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     for path in (ROOT / "fdn_triton").rglob("*"):
         if path.suffix in (".py", ".jpg", ".txt") and ROOT / "fdn_triton/kernels" not in path.parents:
             expected.add(path.relative_to(ROOT).as_posix())
-    expected |= {f"fdn_triton/kernels/{path.name}" for path in (ROOT / "kernels").iterdir() if path.is_file()}
+    kernels = [path for path in (ROOT / "kernels").rglob("*") if path.suffix in (".py", ".md")]
+    expected |= {f"fdn_triton/{path.relative_to(ROOT).as_posix()}" for path in kernels}
     assert {"fdn_triton/kernels/README.md", "fdn_triton/demo/clip/groundtruth_rect.txt"} < expected
     assert expected <= inside, f"missing in the wheel: {sorted(expected - inside)}"
     surplus = {name for name in inside - expected if ".dist-info/" not in name}
@@ -141,6 +142,7 @@ def results(ops):
     biases = [torch.randn(3, o, generator=generator) for o in (7, 2)]
     return [
         ops.max_roi_align(x, boxes, 3, 1 / 16),
+        ops.roi_align_ada_max(x, boxes, 3, 1 / 16),
         ops.lrn_max_pool(x),
         ops.score_heads(torch.randn(5, 8, generator=generator), layers, biases),
     ]
@@ -174,7 +176,33 @@ def test_a_copy_of_the_operations_alone(tmp_path: Path) -> None:
         path=tmp_path / "site",
         cwd=tmp_path,
     )
-    assert printed == ["3"]
+    assert printed == ["4"]
+
+
+def test_copies_of_the_triton_kernels_coexist(tmp_path: Path) -> None:
+    """Two copies launch their own kernels in one process, here interpreted, with equal results and gradients."""
+    for copy in ("site/operations", "site/other_tracker/vendored/operations"):
+        shutil.copytree(ROOT / "kernels", tmp_path / copy)
+    printed = said(
+        "import os\nos.environ['TRITON_INTERPRET'] = '1'\nimport torch\n"
+        "from operations.gpu import max_roi_align as top\n"
+        "from operations.roi_sampling import Sampling\n"
+        "from other_tracker.vendored.operations.gpu import max_roi_align as deep\n"
+        "assert top._max_roi_align_fwd_kernel is not deep._max_roi_align_fwd_kernel\n"
+        "rule = Sampling(1 / 16, 0.0, 0.0, 1.0, (6, 6), 2, 2, 0.5, 'clamped')\n"
+        "boxes = torch.tensor([[0, 3.0, 5.0, 90.0, 120.0]])\n"
+        "results = []\n"
+        "for copy in (top, deep):\n"
+        "    x = torch.randn(1, 8, 9, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()\n"
+        "    out = copy.max_roi_align(x, boxes, (3, 3), rule)\n"
+        "    out.sum().backward()\n"
+        "    results.append((out, x.grad))\n"
+        "assert all(torch.equal(one, two) for one, two in zip(*results))\n"
+        "print(bool((results[0][1] != 0).any()))",
+        path=tmp_path / "site",
+        cwd=tmp_path,
+    )
+    assert printed == ["True"]
 
 
 HEAVY = ("triton", "matplotlib", "scipy", "onnxruntime", "onnx", "tyro", "cv2")

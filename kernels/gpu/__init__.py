@@ -1,0 +1,1 @@
+"""Triton kernels behind the operations; imported only when a tensor on a GPU comes along."""
