@@ -28,6 +28,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[eval,test,dev]'
+	for extra in vot cluster; do \
+	  $(BIN)/python -m pip install --quiet -c constraints.txt -e ".[$$extra]" \
+	    || echo "the extra '$$extra' cannot be installed on this machine: its tests are skipped"; \
+	done
 	$(BIN)/python -c 'import cv2' 2>/dev/null || { $(BIN)/python -m pip uninstall --quiet -y opencv-python && \
 	  $(BIN)/python -m pip install --quiet opencv-python-headless; }
 	touch $@

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import io
-import os
-import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, redirect_stderr
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -19,7 +16,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from . import report
-from .config import PRESETS, TrackerConfig
+from .command_line import EXIT_OK, parse_flags, preset_config, run_command
+from .config import TrackerConfig
 from .errors import InputError
 from .frame import check_boxes
 from .results import BoxWriter, OverlayVideo, check_writable, draw_boxes, write_json
@@ -30,7 +28,6 @@ from .tracker import Tracker
 from .weights import DEFAULT_WEIGHTS, UNTRAINED, UNTRAINED_WARNING
 from .window import Window, select_boxes
 
-EXIT_OK, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 2, 130
 _DEFAULT_VIDEO_FPS = 25.0
 
 
@@ -79,49 +76,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         0; 2 after input that cannot be used (one line on standard error says why); 130 after Ctrl-C. Whatever was
         tracked before is on disk in all cases.
     """
-    try:
-        return _track(_parse(sys.argv[1:] if argv is None else argv))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of standard output is gone (| head)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BAD_INPUT
-    except SystemExit:  # tyro's, after --help
-        return EXIT_OK
+    return run_command(lambda flags: _track(_parse(flags)), argv)
 
 
 def _parse(argv: Sequence[str]) -> Options:
-    """Flags override the preset, which therefore has to be known first."""
-    preset = "paper"
-    for flag, value in zip(argv, [*argv[1:], ""], strict=False):
-        name, equals, attached = flag.partition("=")
-        if name == "--preset":
-            preset = attached if equals else value
-    default = Options(config=PRESETS.get(preset, TrackerConfig()))
-    panel = io.StringIO()
-    try:
-        with redirect_stderr(panel):
-            return tyro.cli(Options, args=list(argv), default=default, prog="python -m fdn_triton.track")
-    except SystemExit as stop:
-        if stop.code:
-            raise InputError(_one_line(panel.getvalue())) from None
-        raise
-
-
-def _one_line(panel: str) -> str:
-    """The message in tyro's panel, which has a title above it and hints under a rule below it."""
-    message: list[str] = []
-    for line in panel.splitlines()[1:]:
-        text = line.strip(" │|")
-        if re.search(r"\w", text):
-            message.append(text)
-        elif message:
-            break
-    return " ".join(message).removeprefix("Error parsing config: ") or "the flags cannot be read: see --help"
+    return parse_flags(argv, Options, "python -m fdn_triton.track", default=Options(config=preset_config(argv)))
 
 
 def _track(options: Options) -> int:

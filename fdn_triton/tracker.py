@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,11 +16,13 @@ from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
 from .device import choose_device
 from .errors import InputError
+from .fine_tuning import FineTuner
 from .frame import check_boxes, check_image, network_input, network_size
 from .frame_features import FrameFeatures
-from .heads import FineTuner, Heads
-from .online import SampleMemory, Update, all_rows, fine_tune
-from .sampling import BoxSampler, apart, overlapping, rounded
+from .heads import Heads
+from .online import Lesson, SampleMemory, Update, fine_tune
+from .sampling import rounded
+from .target_sampling import TargetSampler
 from .timing import StageClock
 from .weights import DEFAULT_WEIGHTS, UNTRAINED, UNTRAINED_WARNING, NetworkWeights, check_weights, load_weights
 
@@ -105,7 +106,9 @@ class Tracker:
             self.config.network, self.weights.tensors, self.weights.feature_scale
         ).to(self.device)
         self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)
+        self._together = self.device.type != "cpu"  # fine-tune the heads of several targets at once
         self._targets: list[_Target] = []
+        self._pool = torch.empty((0, ROI_FEATURES), dtype=torch.float32, device=self.device)
         self._frame_number = 0
 
     @torch.inference_mode(False)  # what init makes, update writes to: both outside, whatever the caller is in
@@ -132,12 +135,12 @@ class Tracker:
             height, width = self._features.frame_hw
             self._features.require(torch.tensor([0.0, 0.0, width, height], dtype=torch.float32, device=self.device))
         self._boxes = torch.tensor(boxes, dtype=torch.float32, device=self.device) * self._scale
-        self._targets = []  # free the old memories before the new ones are made
-        self._targets = [self._new_target() for _ in boxes]
+        self._targets = self._new_targets(len(boxes))
         self._heads = Heads.for_targets(
             self.config.network, self.weights.tensors, [target.generator for target in self._targets]
         )
-        self._tuner = FineTuner(self._heads, self.config)
+        captured = self._pool if self._together else None
+        self._tuner = FineTuner(self._heads, self.config, together=self._together, captured=captured)
         return tuple(self._learn_first(t) for t in range(len(self._targets)))
 
     @torch.inference_mode(False)
@@ -174,7 +177,7 @@ class Tracker:
             )
         self._collect([t for t, succeeded in enumerate(success) if succeeded])
         with self.clock.stage("update"):
-            updates = tuple(self._update(t, succeeded) for t, succeeded in enumerate(success))
+            updates = self._learn(success)
         return TrackResult((refined / self._scale).double().cpu().numpy(), np.array(scores), np.array(success), updates)
 
     # Frames
@@ -202,21 +205,28 @@ class Tracker:
 
     # Learning
 
-    def _new_target(self) -> _Target:
+    def _new_targets(self, count: int) -> list[_Target]:
+        """Targets of which nothing is known, their memories side by side in one pool."""
         config = self.config
-        return _Target(
-            generator=torch.Generator(self.device).manual_seed(config.seed),
-            positives=SampleMemory(
-                config.long_memory, config.positives, config.first_positives, ROI_FEATURES, self.device
-            ),
-            negatives=SampleMemory(config.short_memory, config.negatives, config.negatives, ROI_FEATURES, self.device),
-            translation=config.search_translation,
-        )
+        positives = config.long_memory, config.positives, config.first_positives
+        negatives = config.short_memory, config.negatives, config.negatives
+        n_positives, n_negatives = SampleMemory.capacity(*positives), SampleMemory.capacity(*negatives)
+        rows = n_positives + n_negatives
+        if len(self._pool) != count * rows:  # another video's pool does as well
+            self._pool = self._pool.new_empty((count * rows, ROI_FEATURES))
+        return [
+            _Target(
+                generator=torch.Generator(self.device).manual_seed(config.seed),
+                positives=SampleMemory(self._pool, first_row, *positives),
+                negatives=SampleMemory(self._pool, first_row + n_positives, *negatives),
+                translation=config.search_translation,
+            )
+            for first_row in range(0, count * rows, rows)
+        ]
 
-    def _sampler(self, target: _Target) -> BoxSampler:
+    def _sampler(self, target: _Target) -> TargetSampler:
         height, width = self._features.frame_hw
-        config = self.config
-        return BoxSampler((width, height), target.generator, config.scale_step, config.min_box_size, self._round_to)
+        return TargetSampler(self.config, (width, height), target.generator, self._round_to)
 
     def _learn_first(self, t: int) -> Update:
         """Box regressor, fine-tuning and memory of the first frame (paper 3.4; MDNet)."""
@@ -224,41 +234,22 @@ class Tracker:
         sampler = self._sampler(target)
         with self.clock.stage("collect"):
             if config.bbox_regression:
-                drawn = sampler.aspect(
-                    box,
-                    config.bbox_regression_draws,
-                    config.bbox_regression_translation,
-                    config.bbox_regression_scale,
-                )
-                samples = overlapping(drawn, box, config.bbox_regression_iou, config.bbox_regression_samples)
+                samples = sampler.regression_samples(box)
                 features = self._features.of_boxes(samples)
                 target.regressor = BoxRegressor(features, samples, box, config.bbox_regression_ridge)
-            positives = self._positives(sampler, box, config.first_positive_draws, config.first_positives)
-            near = sampler.uniform(
-                box,
-                config.first_negative_draws // 2,
-                config.first_negative_translation,
-                config.first_negative_scale,
-            )
-            drawn = torch.cat((near, sampler.whole(box, config.first_negative_draws // 2)))
-            order = torch.randperm(len(drawn), generator=target.generator, device=self.device)
-            negatives = apart(drawn[order], box, config.first_negative_iou, config.first_negatives)
-            surroundings = self._negatives(sampler, box)
-            remembered = apart(surroundings, box, config.first_negative_iou, config.negatives)
-            positive_features = self._features.of_boxes(positives)
-            negative_features = self._features.of_boxes(negatives)
-            target.positives.append(positive_features)
-            target.negatives.append(self._features.of_boxes(remembered))
+            positives, negatives = sampler.first_positives(box), sampler.first_negatives(box)
+            features = self._features.of_boxes(torch.cat((positives, negatives)))
+            target.positives.append(features[: len(positives)])
+            target.negatives.append(self._features.of_boxes(sampler.remembered_negatives(box)))
         with self.clock.stage("update"):
-            self._tuner.begin(t, config.first_learning_rate)
-            iterations, loss = fine_tune(
+            rows = torch.arange(len(features), device=self.device)
+            ((iterations, loss),) = fine_tune(
                 self._tuner,
-                all_rows(positive_features),
-                all_rows(negative_features),
+                features,
+                [Lesson(t, rows[: len(positives)], rows[len(positives) :], target.generator)],
+                config.first_learning_rate,
                 config.first_iterations,
                 config.first_loss_threshold,
-                config,
-                target.generator,
             )
         return Update("first", iterations, loss)
 
@@ -266,13 +257,11 @@ class Tracker:
         """Remember positives and negatives around the targets that were found (MDNet)."""
         if not targets:
             return
-        config = self.config
         boxes, counts = [], []
         with self.clock.stage("collect"):
             for t in targets:
                 sampler, box = self._sampler(self._targets[t]), self._boxes[t]
-                positives = self._positives(sampler, box, config.positive_draws, config.positives)
-                negatives = apart(self._negatives(sampler, box), box, config.negative_iou, config.negatives)
+                positives, negatives = sampler.positives(box), sampler.negatives(box)
                 boxes += [positives, negatives]
                 counts += [len(positives), len(negatives)]
         drawn = torch.cat(boxes)
@@ -284,42 +273,39 @@ class Tracker:
                 self._targets[t].positives.append(positive_features)
                 self._targets[t].negatives.append(negative_features)
 
-    def _positives(self, sampler: BoxSampler, box: Tensor, draws: int, at_most: int) -> Tensor:
-        """Boxes that overlap the target well."""
+    def _learn(self, success: list[bool]) -> tuple[Update | None, ...]:
+        """Short-term updates after a failure, long-term updates at the regular interval (paper 3.4)."""
         config = self.config
-        drawn = sampler.gaussian(box, draws, config.positive_translation, config.positive_scale)
-        return overlapping(drawn, box, config.positive_iou, at_most)
-
-    def _negatives(self, sampler: BoxSampler, box: Tensor) -> Tensor:
-        """Boxes in the surroundings of the target, of which those apart from it are negatives to remember."""
-        config = self.config
-        return sampler.uniform(box, config.negative_draws, config.negative_translation, config.negative_scale)
-
-    def _update(self, t: int, succeeded: bool) -> Update | None:
-        """Short-term update after a failure, long-term update at the regular interval (paper 3.4)."""
-        config, target = self.config, self._targets[t]
-        kind: Literal["short", "long"] = "long" if succeeded else "short"
-        if succeeded and self._frame_number % config.long_interval != 0:
-            return None
-        last_frames = config.long_memory if succeeded else config.short_memory
-        self._tuner.begin(t, config.update_learning_rate)
-        iterations, loss = fine_tune(
+        regular = self._frame_number % config.long_interval == 0
+        lessons = [
+            Lesson(
+                t,
+                target.positives.of_last(config.long_memory if success[t] else config.short_memory),
+                target.negatives.of_last(config.short_memory),
+                target.generator,
+            )
+            for t, target in enumerate(self._targets)
+            if regular or not success[t]
+        ]
+        results = fine_tune(
             self._tuner,
-            target.positives.of_last(last_frames),
-            target.negatives.of_last(config.short_memory),
+            self._pool,
+            lessons,
+            config.update_learning_rate,
             config.update_iterations,
             config.loss_threshold,
-            config,
-            target.generator,
         )
-        return Update(kind, iterations, loss)
+        updates: list[Update | None] = [None] * len(success)
+        for lesson, result in zip(lessons, results, strict=True):
+            updates[lesson.target] = Update("long" if success[lesson.target] else "short", *result)
+        return tuple(updates)
 
     # Search
 
     def _candidates(self) -> Tensor:
         """[T, K, 4] boxes around the last ones, in pixels of the resized frame."""
         drawn = [
-            self._sampler(target).gaussian(box, self.config.candidates, target.translation, self.config.search_scale)
+            self._sampler(target).candidates(box, target.translation)
             for target, box in zip(self._targets, self._boxes, strict=True)
         ]
         return torch.stack(drawn)

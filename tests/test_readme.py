@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from fdn_triton import track
+from fdn_triton import evaluate, track
 from fdn_triton.demo import clip_path
 from fdn_triton.sequence import open_sequence
 
@@ -46,6 +46,13 @@ def test_every_command_parses() -> None:
         words = shlex.split(command, comments=True)
         if words != ["--help"]:
             track._parse(words)
+
+
+def test_every_evaluation_command_parses() -> None:
+    commands = re.findall(r"^python -m fdn_triton\.evaluate (.*)$", README, re.M)
+    assert len(commands) > 3
+    for command in commands:
+        evaluate._parse(shlex.split(command, comments=True))
 
 
 def test_layout_names_every_module() -> None:

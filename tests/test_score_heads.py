@@ -109,6 +109,14 @@ def test_inputs_are_unchanged_and_no_gradient_is_kept(n_heads: int, shared: bool
     assert all(torch.equal(tensor, copy) for tensor, copy in zip(tensors, before, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_tf32_changes_nothing_on_a_cpu(dtype: torch.dtype) -> None:
+    weights, biases = ([tensor.to(dtype) for tensor in tensors] for tensors in _heads(2, (37, 19, 2)))
+    features = _features(2, 13, 37).to(dtype)
+    exact = score_heads(features, weights, biases)
+    assert torch.equal(score_heads(features, weights, biases, allow_tf32=True), exact)
+
+
 def test_strided_features() -> None:
     weights, biases = _heads(3, (37, 19, 2))
     features = _features(13, 3, 74).transpose(0, 1)[..., ::2]
@@ -135,6 +143,12 @@ def test_reference_is_differentiable() -> None:
         ({"weights": [torch.zeros(3, 19, 37), torch.zeros(2, 2, 19)]}, r"a weight must be \[3, out, 19\] here"),
         ({"weights": [torch.zeros(3, 19, 37), torch.zeros(2, 19)]}, r"a weight must be \[3, out, 19\] here"),
         ({"biases": [torch.zeros(3, 19), torch.zeros(1, 2)]}, r"a bias must be \(3, 2\) here, got \(1, 2\)"),
+        (
+            {"weights": [torch.zeros(3, 0, 37), torch.zeros(3, 2, 0)]},
+            r"a weight must be \[3, out, 37\] here, got",
+        ),
+        ({"features": torch.zeros(3, 13, 37).half()}, r"must have one dtype, got \['torch.float16', 'torch.float32'\]"),
+        ({"biases": [torch.zeros(3, 19).double(), torch.zeros(3, 2)]}, "must have one dtype"),
         (
             {
                 "weights": [torch.zeros(3, 19, 37), torch.zeros(3, 5, 19)],

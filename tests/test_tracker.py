@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from recorded_graphs import recorded_graphs
 
 from fdn_triton import timing
 from fdn_triton.config import NetworkConfig, TrackerConfig
@@ -27,6 +28,7 @@ from fdn_triton.device import choose_device
 from fdn_triton.errors import InputError
 from fdn_triton.evaluation.metrics import overlaps
 from fdn_triton.ground_truth import read_otb_boxes
+from fdn_triton.online import Lesson, Update
 from fdn_triton.timing import StageClock
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import NetworkWeights, untrained_weights
@@ -189,6 +191,31 @@ def test_two_targets_are_tracked_as_each_alone() -> None:
         assert accuracy[0] > max(0.4, accuracy[1] - 0.1)
 
 
+def test_heads_trained_together_are_those_trained_one_by_one() -> None:
+    """What a GPU does, but for the device: the same up to rounding, to the first long-term update of the clip."""
+    images = [read_rgb(image) for image in sorted((clip_path() / "img").glob("*.jpg"))[:11]]
+    owl = read_otb_boxes(clip_path() / "groundtruth_rect.txt")[0]
+
+    def followed_by(tracker: Tracker) -> tuple[list[NDArray[np.float64]], list[list[tuple[str, int]]]]:
+        tracker.init(images[0], [owl, owl + (25, 10, -5, 5)])
+        results = [tracker.update(image) for image in images[1:]]
+        updates = [[(u.kind, u.iterations) for u in result.updates if u] for result in results]
+        return [boxes_of(results, t) for t in (0, 1)], updates
+
+    boxes, updates = followed_by(tracker_of(short_side=300))
+    tracker = tracker_of(short_side=300)
+    tracker._together = True
+    with recorded_graphs() as graphs:
+        together, together_updates = followed_by(tracker)
+    for a, b in zip(boxes, together, strict=True):
+        assert overlaps(a, b).min() > 0.99
+    assert together_updates == updates
+    assert any(len(frame) == 2 for frame in updates), "some frame must train both"
+    # The heads of a frame iterate together, until the last one stops.
+    replays = sum(max(iterations for _, iterations in frame) for frame in updates if frame)
+    assert sum(graph.replays for graph in graphs) == replays > 0
+
+
 # Updates and memory
 
 
@@ -278,8 +305,32 @@ def test_success_is_remembered_within_the_limits() -> None:
         assert len(target.positives) == min(i + 1, 4)
         assert len(target.negatives) == min(i + 1, 2)
         # The draws are many enough to fill the quota of this target, which is no small one.
-        assert len(target.positives.of_last(1).rows) == 50
-        assert len(target.negatives.of_last(1).rows) == 200
+        assert len(target.positives.of_last(1)) == 50
+        assert len(target.negatives.of_last(1)) == 200
+
+
+def test_updates_learn_from_the_frames_that_their_kind_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both from the negatives of the last frames; long-term updates from the positives of more frames."""
+    tracker = tracker_of(score_threshold=-100.0, long_memory=6, short_memory=3, long_interval=8)
+    tracker.init(picture(0), truth(0))
+    target, taught = tracker._targets[0], []
+
+    def recorded(tuner: object, features: torch.Tensor, lessons: Sequence[Lesson], *rest: object) -> list[Any]:
+        assert features is tracker._pool
+        taught.extend(lessons)
+        return [(1, 0.0) for _ in lessons]
+
+    monkeypatch.setattr("fdn_triton.tracker.fine_tune", recorded)
+    for i in range(1, 8):
+        tracker.update(picture(i))
+    assert len(taught) == 1
+    assert torch.equal(taught[0].positives, target.positives.of_last(6))
+    assert torch.equal(taught[0].negatives, target.negatives.of_last(3))
+    assert len(target.positives.of_last(6)) > len(target.positives.of_last(3))
+    tracker.config = dataclasses.replace(tracker.config, score_threshold=100.0)
+    assert tracker.update(picture(8)).updates[0] == Update("short", 1, 0.0)
+    assert torch.equal(taught[1].positives, target.positives.of_last(3))
+    assert torch.equal(taught[1].negatives, target.negatives.of_last(3))
 
 
 def test_what_is_remembered_are_features_of_boxes_that_overlap_as_stated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,13 +349,13 @@ def test_what_is_remembered_are_features_of_boxes_that_overlap_as_stated(monkeyp
     assert candidates.shape[1] == 64
     assert best.shape[1] == 5
     assert {tuple(box) for box in best[0].tolist()} <= {tuple(box) for box in candidates[0].tolist()}
-    positives = len(tracker._targets[0].positives.of_last(1).rows)
+    positives = len(tracker._targets[0].positives.of_last(1))
     around = tracker._boxes.double().numpy().repeat(len(collected), axis=0)
     overlap = overlaps(collected.double().numpy(), around)
     assert (overlap[:positives] > 0.7).all()
     assert (overlap[positives:] < 0.3).all()
-    memory = tracker._targets[0].negatives.of_last(1)
-    assert torch.equal(memory.features[memory.rows], of_boxes(collected)[positives:])
+    memory = tracker._targets[0].negatives
+    assert torch.equal(memory.pool[memory.of_last(1)], of_boxes(collected)[positives:])
 
 
 # Loss and recovery
@@ -712,9 +763,8 @@ def test_loaded_weights_must_be_of_the_network() -> None:
 def test_a_target_mostly_outside_has_positives_that_overlap_it_well() -> None:
     tracker = tracker_of()
     tracker.init(picture(0), [-0.8 * SIDE, 40, SIDE, SIDE])
-    assert len(tracker._targets[0].positives.features) > 0
-    samples = tracker._positives(tracker._sampler(tracker._targets[0]), tracker._boxes[0], 100, 50)
-    assert len(samples) > 20
+    assert len(tracker._targets[0].positives.of_last(1)) > 20
+    assert len(tracker._sampler(tracker._targets[0]).positives(tracker._boxes[0])) > 10
 
 
 def test_event_pairs_do_not_pile_up_without_lap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -64,9 +64,10 @@ def center_errors(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float6
 
 
 def overlaps(boxes_xywh: NDArray[np.float64], truth_xywh: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[N] intersections over unions of [N, 4] boxes."""
+    """[N] intersections over unions of [N, 4] boxes, at most 1 (equal boxes could pass it by rounding)."""
     low = np.maximum(boxes_xywh[:, :2], truth_xywh[:, :2])
     high = np.minimum(boxes_xywh[:, :2] + boxes_xywh[:, 2:], truth_xywh[:, :2] + truth_xywh[:, 2:])
     intersection = np.clip(high - low, 0, None).prod(axis=1)
     union = boxes_xywh[:, 2:].prod(axis=1) + truth_xywh[:, 2:].prod(axis=1) - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    overlap = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
+    return np.minimum(overlap, 1)

@@ -1,0 +1,1 @@
+"""The pages and plots about an evaluation."""

@@ -1,0 +1,313 @@
+"""The unit of an evaluation's work, one run of the tracker, and what it leaves on disk.
+
+A unit is one start on one target with one seed. Its files under ``OUT/results/seed<K>/<part>/`` are ``<sequence>.txt``,
+OTB's text rows, and then ``<sequence>.json`` with what belongs to them. Each appears whole or not at all, and the
+rows count only with the JSON that names their checksum: a run that is killed leaves the unit done or undone. A unit
+that fails leaves a JSON with the reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from .. import __version__, report
+from ..config import TrackerConfig
+from ..errors import InputError
+from ..frame_source import DecodeAhead, image_frames
+from ..results import unwritable
+from ..run import RunStatistics, run_tracker
+from ..tracker import Tracker
+from ..weights import NetworkWeights, load_weights
+from .otb import Entry
+from .profiles import Profile
+from .protocols import Part, ProtocolName, parts
+from .published import read_results
+
+_PROGRESS_S = 0.5
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One run of the tracker.
+
+    Attributes:
+        entry: sequence and target.
+        part: where it starts and with which box.
+        frames: how many it takes from there.
+        seed: of every random draw.
+    """
+
+    entry: Entry
+    part: Part
+    frames: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.entry.name} ({self.part.name}, seed {self.seed})"
+
+    def path(self, out: Path, suffix: str) -> Path:
+        """Its file in the folder of an evaluation."""
+        return out / "results" / f"seed{self.seed}" / self.part.name / f"{self.entry.name}{suffix}"
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One target of one sequence under a protocol.
+
+    Attributes:
+        entry: sequence and target.
+        first_frame: the first one that is used, 0-based.
+        truth_xywh: [N, 4] of the frames that are used, 0-based pixels, NaN where there is no valid box.
+        annotated: frames that the sequence has in all.
+        units: all runs.
+    """
+
+    entry: Entry
+    first_frame: int
+    truth_xywh: NDArray[np.float64]
+    annotated: int
+    units: list[Unit]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs of an evaluation share; the seed of ``config`` is replaced by each unit's.
+
+    Attributes:
+        device: as the tracker takes it.
+        out: folder of the evaluation.
+    """
+
+    config: TrackerConfig
+    preset: str
+    weights: str
+    device: str
+    out: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A unit's result as it lies on disk.
+
+    Attributes:
+        boxes_xywh: [N, 4], 0-based pixels.
+        fps: frames per second of the whole loop; None for a single frame.
+        stages_ms: mean milliseconds a frame of each stage; empty for a single frame.
+        updates: short, long, iterations.
+        settings: the :func:`fingerprint` it was made with.
+        about: preset, weights, device, versions, for the reader.
+    """
+
+    boxes_xywh: NDArray[np.float64]
+    fps: float | None
+    stages_ms: dict[str, float]
+    updates: dict[str, int]
+    settings: dict[str, Any]
+    about: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit ended: ``error`` is why it failed, on one line, or None."""
+
+    error: str | None
+
+
+def plan(
+    entries: Iterable[Entry],
+    protocol: ProtocolName,
+    seeds: Sequence[int],
+    profile: Profile,
+    max_frames: int | None = None,
+) -> tuple[list[Task], list[str]]:
+    """The tasks of an evaluation, and a line for each sequence that cannot be used."""
+    tasks, problems = [], []
+    for entry in entries:
+        first = profile.omitted.get(entry.name, 0)
+        try:
+            truth = entry.open().ground_truth
+            assert truth is not None  # Entry.open refuses a sequence without
+            used = truth[0, first:][:max_frames]
+            starts = [replace(part, first_frame=first + part.first_frame) for part in parts(protocol, used)]
+        except InputError as error:
+            problems.append(f"{entry.name}: {error}")
+            continue
+        end = first + len(used)
+        units = [Unit(entry, part, end - part.first_frame, seed) for seed in seeds for part in starts]
+        tasks.append(Task(entry, first, used, len(truth[0]), units))
+    return tasks, problems
+
+
+def fingerprint(config: TrackerConfig, weights: NetworkWeights, device_type: str) -> dict[str, Any]:
+    """What decides a unit's result besides the unit itself, flat and as JSON gives it back."""
+    values = asdict(config)
+    del values["seed"]  # the unit's
+    values |= values.pop("network")
+    values |= {"weights": weights.sha256[:16], "device": device_type}
+    return values | {"fdn_triton": __version__, "torch": torch.__version__}
+
+
+def read_run(unit: Unit, out: Path, settings: dict[str, Any] | None = None) -> Run | None:
+    """What an earlier run left of the unit; None if nothing.
+
+    Args:
+        unit: which.
+        out: folder of the evaluation.
+        settings: the :func:`fingerprint` that it must have; None takes any.
+
+    Raises:
+        InputError: it failed, is damaged, or is of another run; one line says which.
+    """
+    path, text = unit.path(out, ".json"), unit.path(out, ".txt")
+    try:
+        record = json.loads(path.read_bytes())
+        found_unit, error = record["unit"], record.get("error")
+        run = None if error else _run(record)
+        whole = error or hashlib.sha256(text.read_bytes()).hexdigest() == record["boxes_sha256"]
+    except FileNotFoundError as missing:
+        if missing.filename == str(path):
+            return None
+        raise InputError(f"{text} is missing beside {path.name}") from None
+    except OSError as unreadable:
+        raise InputError(f"{unreadable.filename} cannot be read: {unreadable.strerror}") from None
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise InputError(f"{path} is damaged") from None
+    if found_unit != _identity(unit):
+        raise InputError(f"{path} is of a run over other frames or from another box")
+    if run is None:
+        raise InputError(f"{unit} failed: {error}")
+    if settings is not None and run.settings != settings:
+        raise InputError(f"{path} was made with other settings: {difference(run.settings, settings)}")
+    if not whole:
+        raise InputError(f"{text} was changed after it was written")
+    return replace(run, boxes_xywh=read_results(text))
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The settings of two :func:`fingerprint` that differ, in words."""
+    names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    return ", ".join(f"{name} {found.get(name)} instead of {wanted.get(name)}" for name in names)
+
+
+def _run(record: dict[str, Any]) -> Run:
+    """The record as a run without its boxes; KeyError and others where it is not whole."""
+    versions = {name: str(version) for name, version in record["versions"].items()}
+    settings = {**record["settings"]}
+    return Run(
+        boxes_xywh=np.empty((0, 4)),
+        fps=None if record["fps"]["end_to_end"] is None else float(record["fps"]["end_to_end"]),
+        stages_ms={stage: float(ms["mean"]) for stage, ms in record["stages_ms"].items() if ms["mean"] is not None},
+        updates={kind: int(count) for kind, count in record["updates"].items()},
+        settings=settings,
+        about={
+            "preset": str(record["preset"]),
+            "weights": f"{record['weights']['name']} (sha256 {record['weights']['sha256'][:12]})",
+            "device": str(record["device"]),
+            "cpu": f"{record['cpu']['name']}, {record['cpu']['threads']} of {record['cpu']['cores']} cores",
+            "date": str(record["date"]),
+            **versions,
+        },
+    )
+
+
+class Worker:
+    """Runs units one after the other; the weights are loaded once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._weights: NetworkWeights | None = None
+
+    def run(self, unit: Unit) -> Iterator[int | Outcome]:
+        """Track, and write the files.
+
+        Yields:
+            The number of frames tracked since the last time, after the first frame, then about twice a second and at
+            the end; last the outcome.
+        """
+        try:
+            yield from self._track(unit)
+            outcome = Outcome(None)
+        except Exception as error:  # whatever it is, the other units go on
+            outcome = record_failure(unit, self._settings, error)
+        yield outcome
+
+    def _track(self, unit: Unit) -> Iterator[int]:
+        settings = self._settings
+        if self._weights is None:
+            self._weights = load_weights(settings.weights, settings.config.network)
+        config = replace(settings.config, seed=unit.seed)
+        tracker = Tracker(config, weights=self._weights, device=settings.device)
+        statistics = RunStatistics()
+        first = unit.part.first_frame
+        images = unit.entry.image_paths()[first : first + unit.frames]
+        if len(images) != unit.frames:
+            raise InputError(f"{unit.entry.folder} has {first + len(images)} images, no longer {first + unit.frames}")
+        reported, reported_at = 0, -math.inf
+        with DecodeAhead(image_frames(images)) as frames:
+            for step in run_tracker(tracker, frames, unit.part.box_xywh):
+                statistics.add(step)
+                if time.monotonic() - reported_at > _PROGRESS_S:
+                    yield statistics.frames - reported
+                    reported, reported_at = statistics.frames, time.monotonic()
+        rows = "".join(f"{x + 1:.4f},{y + 1:.4f},{w:.4f},{h:.4f}\n" for x, y, w, h in statistics.tracks()[0])
+        summary = report.summarise(tracker, statistics, unit.entry.name, settings.preset, None)
+        _write(unit.path(settings.out, ".txt"), rows)
+        record = {
+            "unit": _identity(unit),
+            "settings": fingerprint(config, tracker.weights, tracker.device.type),
+            "boxes_sha256": hashlib.sha256(rows.encode()).hexdigest(),
+        }
+        _write(unit.path(settings.out, ".json"), json.dumps(record | summary, indent=2))
+        yield statistics.frames - reported
+
+
+def record_failure(unit: Unit, settings: Settings, error: Exception) -> Outcome:
+    """Leave the reason on disk, in place of what an earlier run may have left, and return it."""
+    reason = " ".join(str(error).split())
+    if not isinstance(error, InputError):
+        reason = f"{type(error).__name__}: {reason}"
+    record = {"unit": _identity(unit), "error": reason, "traceback": traceback.format_exception(error)}
+    try:
+        _write(unit.path(settings.out, ".json"), json.dumps(record, indent=2))
+        unit.path(settings.out, ".txt").unlink(missing_ok=True)
+    except (InputError, OSError):  # the folder cannot be written, which may be the very reason
+        pass
+    return Outcome(f"{unit} failed: {reason}")
+
+
+def _identity(unit: Unit) -> dict[str, Any]:
+    return {
+        "sequence": unit.entry.name,
+        "part": unit.part.name,
+        "first_frame": unit.part.first_frame,
+        "box_xywh": list(unit.part.box_xywh),
+        "frames": unit.frames,
+        "seed": unit.seed,
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Write the file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None

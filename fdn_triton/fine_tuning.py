@@ -1,0 +1,191 @@
+"""The heads' fine-tuning iteration: hard negative mining, softmax cross-entropy, SGD with momentum (paper 3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .config import TrackerConfig
+from .cuda_graph import CapturedSequence
+from .heads import BACKGROUND, TARGET, Heads
+
+
+class SampleRows(NamedTuple):
+    """Samples of S heads: rows of one feature matrix.
+
+    Attributes:
+        features: [R, 4608].
+        positives: [S, p] int64.
+        negatives: [S, n] int64.
+    """
+
+    features: Tensor
+    positives: Tensor
+    negatives: Tensor
+
+
+class FineTuner:
+    """Fine-tunes some of the heads: :meth:`begin`, then :meth:`iterate` as often as wanted, then :meth:`finish`.
+
+    The gradients of the few layers are written out, without autograd: they go straight into the momentum, and the
+    host waits for nothing. The last layer learns at ``fc6_rate`` times the learning rate, biases at ``bias_rate``
+    times; weight decay is on weights only (MDNet).
+
+    There are two ways, with the same results up to rounding. Where ``together`` is set, for a GPU, S heads are trained
+    at once, in copies; negatives are ranked in reduced precision, and only the batch goes through the first layer
+    exactly. Else, for a CPU, S is 1 and the head changes in place; mining and training share the first layer's
+    products, and the large buffers live as long as the object, because fresh memory costs a CPU more than the work
+    done in it.
+
+    Args:
+        heads: changed in place; up to date after :meth:`finish`.
+        config: batch sizes, momentum, weight decay and factors of the rates.
+        together: which way.
+        captured: features on a CUDA device: iterations on rows of this matrix are captured as a graph, one for each S.
+    """
+
+    def __init__(self, heads: Heads, config: TrackerConfig, *, together: bool, captured: Tensor | None = None) -> None:
+        self.config = config
+        self.together = together
+        self._heads = heads
+        self._captured = captured
+        most = len(heads) if together else 1
+        like = heads.weights[0]
+        n, width = config.batch_positives + config.batch_negatives, like.shape[2]
+        if together:
+            self._copies = Heads(
+                [torch.empty_like(weight) for weight in heads.weights],
+                [torch.empty_like(bias) for bias in heads.biases],
+            )
+        else:
+            self._mined = like.new_empty(config.mining_negatives, width)
+            self._batch = like.new_empty(n, width)
+        self._velocities = [torch.zeros_like(weight[:most]) for weight in heads.weights]
+        self._bias_velocities = [torch.zeros_like(bias[:most]) for bias in heads.biases]
+        # What weights and biases of each layer learn at, per head: on the device, because heads stop one by one.
+        self._rates = like.new_zeros(2, len(heads.weights), most)
+        # The mean cross-entropy is the sum of these times the log probabilities.
+        self._loss_weights = like.new_zeros(n, 2)
+        self._loss_weights[: config.batch_positives, TARGET] = -1 / n
+        self._loss_weights[config.batch_positives :, BACKGROUND] = -1 / n
+        self._graphs: dict[int, CapturedSequence] = {}
+
+    def begin(self, targets: Sequence[int], learning_rate: float) -> None:
+        """Turn to the heads of S targets, of only one unless ``together``, with zero momentum."""
+        self._targets = list(targets)
+        count = len(self._targets)
+        if self.together:
+            self._trained = self._copies[:count]
+            for copy, stacked in zip(self._trained.parameters(), self._heads.parameters(), strict=True):
+                torch.stack([stacked[target] for target in self._targets], out=copy)
+        else:
+            (target,) = self._targets
+            self._trained = self._heads[target : target + 1]
+        for velocity in (*self._velocities, *self._bias_velocities):
+            velocity[:count].zero_()
+        for i in range(len(self._trained.weights)):
+            rate = learning_rate * (self.config.fc6_rate if i + 1 == len(self._trained.weights) else 1.0)
+            self._rates[0, i].fill_(rate)
+            self._rates[1, i].fill_(rate * self.config.bias_rate)
+
+    def new_keep(self) -> Tensor:
+        """Dropout factors for :meth:`iterate` that drop nothing."""
+        hidden = self._trained.biases[:-1]
+        return hidden[0].new_ones(len(self._targets), len(hidden), len(self._loss_weights), hidden[0].shape[1])
+
+    def iterate(self, samples: SampleRows, keep: Tensor) -> Tensor:
+        """One iteration: mine the hardest negatives, one step of SGD on them and the positives.
+
+        Args:
+            samples: per head the ``batch_positives`` positives of the batch, and the ``mining_negatives`` negatives to
+                choose from; the ``batch_negatives`` with the highest target score (dropout off) are used.
+            keep: what dropout multiplies the hidden layers' outputs by: [S, hidden layers, batch, 512].
+
+        Returns:
+            The batches' mean losses before the step [S], on the device; valid until the next iteration.
+        """
+        if samples.features is not self._captured:
+            return self._iterate(samples, keep)
+        features, *rows = samples
+        inputs = (*rows, keep)
+        if len(keep) not in self._graphs:
+            self._graphs[len(keep)] = CapturedSequence(
+                lambda positives, negatives, keep: self._iterate(SampleRows(features, positives, negatives), keep),
+                inputs,
+                changed=[*self._trained.parameters(), *self._velocities, *self._bias_velocities],
+                shares_with=next(iter(self._graphs.values()), None),
+            )
+        return self._graphs[len(keep)](*inputs)
+
+    def stop(self, head: int) -> None:
+        """From here on this one of the S heads stays exactly as it is, however many iterations the others take."""
+        self._rates[:, :, head].zero_()
+
+    def finish(self) -> None:
+        """Put what was learnt into the heads."""
+        if not self.together:
+            return
+        for copy, stacked in zip(self._trained.parameters(), self._heads.parameters(), strict=True):
+            for learnt, target in zip(copy, self._targets, strict=True):
+                stacked[target] = learnt
+
+    def _iterate(self, samples: SampleRows, keep: Tensor) -> Tensor:
+        weights, biases = self._trained.weights, self._trained.biases
+        batch, x = self._mine_together(samples) if self.together else self._mine_in_buffers(samples)
+
+        # Forward: the input of each layer, and the gates (ReLU and dropout) through which it came.
+        inputs, gates = [batch], []
+        for weight, bias, kept in zip(weights[1:], biases[1:], keep.unbind(1), strict=True):
+            gates.append((x > 0) * kept)
+            inputs.append(x * gates[-1])
+            x = _linear(inputs[-1], weight, bias)
+        log_probabilities = x.log_softmax(dim=2)
+        losses = (log_probabilities * self._loss_weights).sum(dim=(1, 2))
+
+        # Backward: the gradient at each layer's output, from the last layer to the first.
+        gradients = [torch.add(self._loss_weights, log_probabilities.exp(), alpha=1 / len(self._loss_weights))]
+        for weight, gate in zip(weights[:0:-1], gates[::-1], strict=True):
+            gradients.insert(0, (gradients[0] @ weight) * gate)
+        self._step(inputs, gradients)
+        return losses
+
+    def _mine_together(self, samples: SampleRows) -> tuple[Tensor, Tensor]:
+        """The batches [S, n, 4608], and the first layer's outputs for them [S, n, 512]."""
+        features, positives, negatives = samples
+        scores = self._trained.scores(features[negatives], allow_tf32=True)
+        hardest = scores.topk(self.config.batch_negatives).indices
+        batch = features[torch.cat((positives, negatives.gather(1, hardest)), dim=1)]
+        return batch, _linear(batch, self._trained.weights[0], self._trained.biases[0])
+
+    def _mine_in_buffers(self, samples: SampleRows) -> tuple[Tensor, Tensor]:
+        """As :meth:`_mine_together`, of one head."""
+        features, (positives,), (negatives,) = samples
+        weights, biases = self._trained.weights, self._trained.biases
+        n_positives = len(positives)
+        torch.index_select(features, 0, positives, out=self._batch[:n_positives])
+        torch.index_select(features, 0, negatives, out=self._mined)
+        first = _linear(self._mined[None], weights[0], biases[0])
+        hardest = Heads(weights[1:], biases[1:]).scores(first.relu()).topk(self.config.batch_negatives).indices[0]
+        torch.index_select(self._mined, 0, hardest, out=self._batch[n_positives:])
+        positive_first = _linear(self._batch[None, :n_positives], weights[0], biases[0])
+        return self._batch[None], torch.cat((positive_first, first[:, hardest]), dim=1)
+
+    def _step(self, inputs: list[Tensor], gradients: list[Tensor]) -> None:
+        """SGD with momentum on every layer, from its input and the gradient at its output."""
+        config, count = self.config, len(self._trained)
+        weight_rates, bias_rates = self._rates[:, :, :count, None]
+        for i, (weight, bias) in enumerate(zip(self._trained.weights, self._trained.biases, strict=True)):
+            velocity, bias_velocity = self._velocities[i][:count], self._bias_velocities[i][:count]
+            velocity.baddbmm_(gradients[i].transpose(1, 2), inputs[i], beta=config.momentum)
+            velocity.add_(weight, alpha=config.weight_decay)
+            weight.addcmul_(velocity, weight_rates[i, :, None], value=-1)
+            bias_velocity.mul_(config.momentum).add_(gradients[i].sum(dim=1))
+            bias.addcmul_(bias_velocity, bias_rates[i], value=-1)
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[S, n, in] -> [S, n, out]."""
+    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))

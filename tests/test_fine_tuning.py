@@ -1,0 +1,477 @@
+"""A fine-tuning iteration against autograd and torch.optim.SGD, of one head and of several together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from recorded_graphs import recorded_graphs
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fdn_triton.config import NetworkConfig, TrackerConfig
+from fdn_triton.fine_tuning import FineTuner, SampleRows
+from fdn_triton.heads import Heads
+
+WIDTHS = {3: (20, 16, 16, 2), 2: (20, 16, 2)}  # narrow layers: in float64 the comparison is tight and quick
+RATE = 0.02
+WAYS = pytest.mark.parametrize("together", [False, True], ids=["one", "together"])
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def config_of(**changes: object) -> TrackerConfig:
+    small = {"batch_positives": 6, "batch_negatives": 10, "mining_negatives": 40}
+    return TrackerConfig.from_preset("paper", **{**small, **changes})
+
+
+def random_heads(widths: Sequence[int], targets: int = 1, seed: int = 0) -> Heads:
+    g = torch.Generator().manual_seed(seed)
+    pairs = list(pairwise(widths))
+    weights = [torch.randn(targets, n, m, generator=g, dtype=torch.float64) * m**-0.5 for m, n in pairs]
+    biases = [torch.randn(targets, n, generator=g, dtype=torch.float64) * 0.2 for _, n in pairs]
+    return Heads(weights, biases)
+
+
+def copy_of(heads: Heads) -> Heads:
+    return Heads([w.clone() for w in heads.weights], [b.clone() for b in heads.biases])
+
+
+def samples(count: int, width: int, seed: int) -> Tensor:
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def some(rows: Tensor, heads: int, count: int, seed: int) -> Tensor:
+    """[heads, count] of the rows in an order that is not theirs: an iteration must go by the rows."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.stack([rows[torch.randperm(len(rows), generator=g)[:count]] for _ in range(heads)])
+
+
+class Pool:
+    """30 positives and 90 negatives in one feature matrix, and batches of them for a number of heads."""
+
+    def __init__(self, width: int = 20, heads: int = 1) -> None:
+        self.features = torch.cat((samples(30, width, seed=1) + 0.3, samples(90, width, seed=2)))
+        self.heads = heads
+
+    def batch(self, seed: int) -> SampleRows:
+        rows, device = torch.arange(120), self.features.device
+        positives = some(rows[:30], self.heads, 6, seed=10 + seed)
+        negatives = some(rows[30:], self.heads, 40, seed=20 + seed)
+        return SampleRows(self.features, positives.to(device), negatives.to(device))
+
+
+class Oracle:
+    """The same iteration with torch's own layers, automatic gradients and optimizer."""
+
+    def __init__(self, heads: Heads, target: int, config: TrackerConfig, rate: float = RATE) -> None:
+        self.config = config
+        self.layers = nn.ModuleList()
+        for weight, bias in zip(heads.weights, heads.biases, strict=True):
+            layer = nn.Linear(weight.shape[2], weight.shape[1], dtype=weight.dtype)
+            layer.weight.data.copy_(weight[target])
+            layer.bias.data.copy_(bias[target])
+            self.layers.append(layer)
+        groups = []
+        for i, layer in enumerate(self.layers):
+            layer_rate = rate * (10 if i + 1 == len(self.layers) else 1)
+            groups.append({"params": [layer.weight], "lr": layer_rate, "weight_decay": 5e-4})
+            groups.append({"params": [layer.bias], "lr": layer_rate * 2, "weight_decay": 0})
+        self.optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9)
+
+    def logits(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        for i, layer in enumerate(self.layers[:-1]):
+            x = layer(x).relu()
+            x = x if keep is None else x * keep[i]
+        return self.layers[-1](x)
+
+    def iterate(self, positives: Tensor, negatives: Tensor, keep: Tensor | None = None) -> float:
+        with torch.no_grad():
+            order = self.logits(negatives)[:, 1].argsort(descending=True)
+        hardest = negatives[order[: self.config.batch_negatives]]
+        labels = torch.cat((torch.ones(len(positives)), torch.zeros(len(hardest)))).long()
+        loss = F.cross_entropy(self.logits(torch.cat((positives, hardest)), keep), labels)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+    def iterate_on(self, batch: SampleRows, head: int = 0, keep: Tensor | None = None) -> float:
+        return self.iterate(batch.features[batch.positives[head]], batch.features[batch.negatives[head]], keep)
+
+
+def assert_head_equals(heads: Heads, target: int, oracle: Oracle, rtol: float = 1e-11, atol: float = 1e-13) -> None:
+    for weight, bias, layer in zip(heads.weights, heads.biases, oracle.layers, strict=True):
+        torch.testing.assert_close(weight[target], layer.weight.data, rtol=rtol, atol=atol)
+        torch.testing.assert_close(bias[target], layer.bias.data, rtol=rtol, atol=atol)
+
+
+def random_keep(tuner: FineTuner, dropout: float, seed: int = 0) -> Tensor:
+    ones = tuner.new_keep()
+    drawn = torch.empty(ones.shape).bernoulli_(1 - dropout, generator=torch.Generator().manual_seed(seed))
+    return drawn.to(ones) / (1 - dropout)
+
+
+# The arithmetic
+
+
+@pytest.mark.parametrize("fc_layers", [3, 2])
+@pytest.mark.parametrize("targets, together", [([1], False), ([1], True), ([2, 0], True), ([0, 1, 2], True)])
+def test_three_iterations_equal_autograd_and_sgd(fc_layers: int, targets: list[int], together: bool) -> None:
+    config, heads = config_of(), random_heads(WIDTHS[fc_layers], targets=3)
+    before, pool = copy_of(heads), Pool(heads=len(targets))
+    tuner = FineTuner(heads, config, together=together)
+    tuner.begin(targets, RATE)
+    keep = tuner.new_keep()
+    oracles = [Oracle(before, target, config) for target in targets]
+    for i in range(3):
+        batch = pool.batch(seed=i)
+        losses = tuner.iterate(batch, keep)
+        assert losses.tolist() == pytest.approx([o.iterate_on(batch, s) for s, o in enumerate(oracles)], rel=1e-12)
+    tuner.finish()
+    for target, oracle in zip(targets, oracles, strict=True):
+        assert_head_equals(heads, target, oracle)
+        moved = [(w - b).abs()[target].max() for w, b in zip(heads.weights, before.weights, strict=True)]
+        assert min(moved) > 1e-3, "the steps must be large against the tolerance"
+    for target in {0, 1, 2} - set(targets):
+        pairs = zip(heads.parameters(), before.parameters(), strict=True)
+        assert all(torch.equal(parameter[target], old[target]) for parameter, old in pairs)
+
+
+@WAYS
+def test_dropout_multiplies_the_hidden_layers_outputs(together: bool) -> None:
+    """One set of units for all samples of a head: which sample comes where in the batch is nobody's business."""
+    config, heads = config_of(), random_heads(WIDTHS[3], targets=2)
+    targets = [1, 0] if together else [1]
+    oracles = [Oracle(heads, target, config) for target in targets]
+    tuner, pool = FineTuner(heads, config, together=together), Pool(heads=len(targets))
+    tuner.begin(targets, RATE)
+    for i in range(2):
+        keep = random_keep(tuner, 0.4, seed=i)
+        keep = keep[:, :, :1].expand_as(keep)
+        assert 0 < keep.count_nonzero() < keep.numel()
+        losses = tuner.iterate(pool.batch(i), keep).tolist()
+        for s, oracle in enumerate(oracles):
+            assert losses[s] == pytest.approx(oracle.iterate_on(pool.batch(i), s, keep[s]), rel=1e-12)
+    tuner.finish()
+    for target, oracle in zip(targets, oracles, strict=True):
+        assert_head_equals(heads, target, oracle)
+
+
+@WAYS
+def test_an_iteration_of_the_real_size_in_float32(together: bool) -> None:
+    config = TrackerConfig()
+    targets = [0, 1] if together else [1]
+    heads = Heads.for_targets(NetworkConfig(), {}, [torch.Generator().manual_seed(s) for s in (0, 1)])
+    for weight in heads.weights:
+        weight.mul_(3)  # scores that differ: with ties in float32 the two might mine different negatives
+    oracles = [Oracle(heads, target, config, 5e-4) for target in targets]
+    features = samples(1500, 4608, seed=1).float().relu() * 3
+    rows = torch.arange(1500)
+    batch = SampleRows(features, some(rows[:100], len(targets), 32, 3), some(rows[100:], len(targets), 1024, 4))
+    tuner = FineTuner(heads, config, together=together)
+    tuner.begin(targets, 5e-4)
+    losses = tuner.iterate(batch, tuner.new_keep())
+    tuner.finish()
+    assert losses.tolist() == pytest.approx([o.iterate_on(batch, s) for s, o in enumerate(oracles)], rel=1e-5)
+    for target, oracle in zip(targets, oracles, strict=True):
+        # Sums of 128 to 4608 float32 products in another order: 1e-6 of the largest weight's size.
+        assert_head_equals(heads, target, oracle, rtol=1e-5, atol=1e-6)
+
+
+def test_three_heads_together_are_three_heads_alone() -> None:
+    config, pool = config_of(), Pool(heads=3)
+    alone = random_heads(WIDTHS[3], targets=3)
+    for group in (alone.weights, alone.biases):
+        group[:] = [parameter.float() for parameter in group]
+    pool.features = pool.features.float()
+    together = copy_of(alone)
+    tuner = FineTuner(together, config, together=True)
+    tuner.begin([2, 0, 1], RATE)
+    keep = random_keep(tuner, 0.5)
+    losses = [tuner.iterate(pool.batch(i), keep).clone() for i in range(4)]
+    tuner.finish()
+    single = FineTuner(alone, config, together=False)
+    for s, target in enumerate([2, 0, 1]):
+        single.begin([target], RATE)
+        for i in range(4):
+            features, positives, negatives = pool.batch(i)
+            loss = single.iterate(SampleRows(features, positives[s : s + 1], negatives[s : s + 1]), keep[s : s + 1])
+            torch.testing.assert_close(loss, losses[i][s : s + 1], rtol=1e-5, atol=1e-6)
+        single.finish()
+    for a, b in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@WAYS
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_mining_takes_exactly_the_highest_scores_without_dropout(dropout: float, together: bool) -> None:
+    """Iterating over all the negatives does what iterating over only the hardest ones does."""
+    heads, pool = random_heads(WIDTHS[3]), Pool()
+    positives = torch.arange(6)[None]
+    scores = Oracle(heads, 0, config_of()).logits(pool.features[30:70])[:, 1]
+    hardest = 30 + scores.argsort(descending=True)[:10]
+    results = []
+    for mining, rows in ((40, torch.arange(30, 70)), (10, hardest), (10, torch.arange(30, 40))):
+        config, changed = config_of(mining_negatives=mining), copy_of(heads)
+        tuner = FineTuner(changed, config, together=together)
+        tuner.begin([0], RATE)
+        tuner.iterate(SampleRows(pool.features, positives, rows[None]), random_keep(tuner, dropout))
+        tuner.finish()
+        results.append(changed)
+    all_of_them, only_hardest, others = results
+    for a, b, c in zip(all_of_them.weights, only_hardest.weights, others.weights, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+        assert (a - c).abs().max() > 1e-5, "other negatives must make a difference"
+
+
+@WAYS
+def test_the_loss_is_the_batchs_before_the_step(together: bool) -> None:
+    config, heads, batch = config_of(), random_heads(WIDTHS[3]), Pool().batch(0)
+    before = Oracle(heads, 0, config)
+    tuner = FineTuner(heads, config, together=together)
+    tuner.begin([0], RATE)
+    losses = tuner.iterate(batch, tuner.new_keep())
+    tuner.finish()
+    after = Oracle(heads, 0, config)
+    assert losses.shape == (1,)
+    assert losses.item() == pytest.approx(before.iterate_on(batch), rel=1e-12)
+    assert losses.item() > after.iterate_on(batch) + 1e-3, "the step must lower this batch's loss"
+
+
+# Beginning and stopping
+
+
+@WAYS
+def test_begin_takes_the_momentum_and_the_stops_away(together: bool) -> None:
+    config, heads, batch = config_of(), random_heads(WIDTHS[3]), Pool().batch(0)
+    tuner = FineTuner(heads, config, together=together)
+    tuner.begin([0], RATE)
+    keep = tuner.new_keep()
+    for _ in range(3):
+        tuner.iterate(batch, keep)
+    tuner.stop(0)
+    tuner.finish()
+    oracle = Oracle(heads, 0, config, RATE / 2)
+    tuner.begin([0], RATE / 2)
+    tuner.iterate(batch, keep)
+    tuner.finish()
+    oracle.iterate_on(batch)
+    assert_head_equals(heads, 0, oracle)
+
+
+def test_a_head_that_has_stopped_stays_exactly_as_it_is() -> None:
+    config, heads, pool = config_of(), random_heads(WIDTHS[3], targets=4), Pool(heads=3)
+    untouched = copy_of(heads)
+    oracles = [Oracle(heads, target, config) for target in (3, 0, 2)]
+    tuner = FineTuner(heads, config, together=True)
+    tuner.begin([3, 0, 2], RATE)
+    keep = tuner.new_keep()
+    for i in range(6):
+        tuner.iterate(pool.batch(i), keep)
+        for s, oracle in enumerate(oracles):
+            if s != 1 or i < 2:
+                oracle.iterate_on(pool.batch(i), s)
+        if i == 1:
+            tuner.stop(1)
+            tuner.finish()
+            stopped = [parameter[0].clone() for parameter in heads.parameters()]
+    tuner.finish()
+    for target, oracle in zip((3, 0, 2), oracles, strict=True):
+        assert_head_equals(heads, target, oracle)
+    assert all(torch.equal(p[0], s) for p, s in zip(heads.parameters(), stopped, strict=True))
+    assert all(torch.equal(p[1], u[1]) for p, u in zip(heads.parameters(), untouched.parameters(), strict=True))
+
+
+def test_a_head_stopped_alone_stays_as_it_is() -> None:
+    config, heads, pool = config_of(), random_heads(WIDTHS[3]), Pool()
+    tuner = FineTuner(heads, config, together=False)
+    tuner.begin([0], RATE)
+    tuner.iterate(pool.batch(0), tuner.new_keep())
+    tuner.stop(0)
+    before = copy_of(heads)
+    tuner.iterate(pool.batch(1), tuner.new_keep())
+    assert all(torch.equal(a, b) for a, b in zip(heads.parameters(), before.parameters(), strict=True))
+
+
+def test_groups_of_changing_size_do_not_disturb_each_other() -> None:
+    config, heads = config_of(), random_heads(WIDTHS[3], targets=3)
+    oracles = [Oracle(heads, target, config) for target in range(3)]
+    tuner = FineTuner(heads, config, together=True)
+    for group in ([0, 1, 2], [1], [2, 0], [1, 2]):
+        batch = Pool(heads=len(group)).batch(seed=len(group))
+        tuner.begin(group, RATE)
+        for oracle in oracles:
+            oracle.optimizer.state.clear()
+        for _ in range(2):
+            tuner.iterate(batch, tuner.new_keep())
+            for s, target in enumerate(group):
+                oracles[target].iterate_on(batch, s)
+        tuner.finish()
+    for target, oracle in enumerate(oracles):
+        assert_head_equals(heads, target, oracle)
+
+
+def test_one_head_at_a_time_takes_only_one() -> None:
+    tuner = FineTuner(random_heads(WIDTHS[3], targets=2), config_of(), together=False)
+    with pytest.raises(ValueError, match="too many values"):
+        tuner.begin([0, 1], RATE)
+
+
+# What a CUDA graph needs
+
+WAITS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "_unique2", "equal")
+DRAWS = ("bernoulli", "normal", "uniform", "rand", "native_dropout", "multinomial")
+
+
+class NothingThatWaits(TorchDispatchMode):
+    """Fails on operations that make the host wait for a GPU, that take values from the host, or that draw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.names.append(name)
+        assert not name.startswith(WAITS), f"{name} waits"
+        assert not name.startswith(DRAWS), f"{name} draws"
+        assert name != "lift_fresh", "a tensor of values from the host"
+        if name.lstrip("_").startswith("index"):
+            indices = [i for arg in args for i in (arg if isinstance(arg, (list, tuple)) else [arg])][1:]
+            assert all(i.dtype != torch.bool for i in indices if isinstance(i, Tensor)), "a mask as index waits"
+        assert name != "_to_copy" or "device" not in (kwargs or {}), "a copy to another device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "waits",
+    [
+        lambda x: x.sum().item(),
+        lambda x: bool(x[0] > 0),
+        lambda x: x[x > 0],
+        lambda x: x.index_put_((x > 0,), torch.zeros(())),
+        lambda x: x.nonzero(),
+        lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
+        lambda x: x.clone().bernoulli_(0.5),
+        lambda x: torch.randperm(3),
+        lambda x: F.one_hot(x.long()),
+        lambda x: x.to("meta"),
+    ],
+)
+def test_the_watch_sees_what_waits(waits: Any) -> None:
+    with pytest.raises(AssertionError), NothingThatWaits():
+        waits(torch.zeros(3))
+
+
+@pytest.mark.parametrize("targets", [[1], [2, 0, 1]])
+def test_an_iteration_together_waits_for_nothing_and_stays_in_place(targets: list[int]) -> None:
+    heads, pool = random_heads(WIDTHS[3], targets=3), Pool(heads=len(targets))
+    tuner = FineTuner(heads, config_of(), together=True)
+
+    def addresses() -> list[int]:
+        state = [*tuner._trained.parameters(), *tuner._velocities, *tuner._bias_velocities, tuner._rates]
+        return [tensor.data_ptr() for tensor in state]
+
+    tuner.begin(targets, RATE)
+    keep, batches, before = tuner.new_keep(), [pool.batch(0), pool.batch(1)], addresses()
+    with NothingThatWaits() as watch:
+        tuner.iterate(batches[0], keep)
+        tuner.stop(0)
+        tuner.iterate(batches[1], keep)
+    assert len(watch.names) > 60
+    assert addresses() == before
+    tuner.finish()
+    tuner.begin(targets[::-1], RATE / 2)
+    assert addresses() == before, "another group of as many heads uses the same graph"
+
+
+def test_an_iteration_together_reads_no_value() -> None:
+    """Tensors on the meta device have none: what asks for one fails."""
+    weights, biases = random_heads(WIDTHS[3], targets=3).weights, random_heads(WIDTHS[3], targets=3).biases
+    heads = Heads([w.to("meta") for w in weights], [b.to("meta") for b in biases])
+    tuner = FineTuner(heads, config_of(), together=True)
+    tuner.begin([2, 0], RATE)
+    batch = SampleRows(*(tensor.to("meta") for tensor in Pool(heads=2).batch(0)))
+    losses = tuner.iterate(batch, tuner.new_keep())
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        losses.tolist()
+
+
+def fine_tuned(heads: Heads, pool: Pool, captured: bool) -> tuple[Heads, list[list[float]]]:
+    """Groups of several sizes at several rates, one head stopping early: what became of the heads, and the losses."""
+    groups = (([0, 2], RATE), ([1], RATE), ([2, 1], RATE / 2), ([0, 1, 2], RATE), ([0], RATE / 2))
+    heads, losses = copy_of(heads), []
+    tuner = FineTuner(heads, config_of(), together=True, captured=pool.features if captured else None)
+    for i, (group, rate) in enumerate(groups):
+        tuner.begin(group, rate)
+        pool.heads = len(group)
+        for j in range(3):
+            losses.append(tuner.iterate(pool.batch(10 * i + j), random_keep(tuner, 0.5, seed=j)).tolist())
+            if j == 0 and len(group) > 1:
+                tuner.stop(1)
+        tuner.finish()
+    return heads, losses
+
+
+def test_the_same_operations_on_the_same_memory_are_every_later_iteration() -> None:
+    """A recording stands in for the graph: nothing but the inputs and the memory may decide what an iteration does."""
+    heads = random_heads(WIDTHS[3], targets=3)
+    eager, eager_losses = fine_tuned(heads, Pool(), captured=False)
+    with recorded_graphs() as graphs:
+        replayed, replayed_losses = fine_tuned(heads, Pool(), captured=True)
+    assert [graph.replays for graph in graphs] == [6, 6, 3]
+    assert replayed_losses == eager_losses
+    for a, b, before in zip(replayed.parameters(), eager.parameters(), heads.parameters(), strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, before)
+
+
+def test_only_rows_of_the_pool_are_captured() -> None:
+    pool = Pool()
+    tuner = FineTuner(random_heads(WIDTHS[3]), config_of(), together=True, captured=pool.features)
+    tuner.begin([0], RATE)
+    with recorded_graphs() as graphs:
+        tuner.iterate(pool.batch(0)._replace(features=pool.features.clone()), tuner.new_keep())
+        assert not graphs
+        tuner.iterate(pool.batch(0), tuner.new_keep())
+        assert len(graphs) == 1
+
+
+def on_gpu(heads: Heads, pool: Pool) -> Heads:
+    pool.features = pool.features.float().to("cuda")
+    return Heads([w.float().to("cuda") for w in heads.weights], [b.float().to("cuda") for b in heads.biases])
+
+
+@NEEDS_GPU
+def test_a_cuda_graph_does_what_eager_iterations_do() -> None:
+    pool = Pool()
+    heads = on_gpu(random_heads(WIDTHS[3], targets=3), pool)
+    eager, eager_losses = fine_tuned(heads, pool, captured=False)
+    replayed, replayed_losses = fine_tuned(heads, pool, captured=True)
+    for a, b in zip(replayed_losses, eager_losses, strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+    for a, b in zip(replayed.parameters(), eager.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+@NEEDS_GPU
+def test_no_iteration_on_a_gpu_waits() -> None:
+    pool = Pool(heads=2)
+    heads = on_gpu(random_heads(WIDTHS[3], targets=3), pool)
+    batches = [pool.batch(i) for i in range(2)]
+    for captured in (None, pool.features):
+        tuner = FineTuner(heads, config_of(), together=True, captured=captured)
+        tuner.begin([2, 0], RATE)
+        keep = tuner.new_keep()
+        tuner.iterate(batches[0], keep)  # captures
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            tuner.stop(1)
+            tuner.iterate(batches[1], keep)
+            tuner.finish()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

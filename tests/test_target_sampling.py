@@ -1,0 +1,77 @@
+"""What is drawn around a target: how many, where, and with the configuration's numbers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fdn_triton.boxes import iou
+from fdn_triton.config import TrackerConfig
+from fdn_triton.target_sampling import TargetSampler
+
+BOX = torch.tensor([200.0, 150.0, 60.0, 80.0])
+# Every number differs, so that one taken for another shows.
+CONFIG = TrackerConfig(
+    candidates=90, bbox_regression_draws=2000, bbox_regression_samples=150, bbox_regression_iou=0.55,
+    first_positive_draws=700, first_positives=120, positive_draws=400, positives=40, positive_iou=0.75,
+    first_negative_draws=3000, first_negatives=800, first_negative_iou=0.45,
+    negative_draws=900, negatives=70, negative_iou=0.25,
+)  # fmt: skip
+
+
+def sampler(config: TrackerConfig = CONFIG, seed: int = 0) -> TargetSampler:
+    return TargetSampler(config, (640, 480), torch.Generator().manual_seed(seed), None)
+
+
+def overlap(boxes_xywh: Tensor) -> Tensor:
+    return iou(boxes_xywh, BOX)
+
+
+@pytest.mark.parametrize(
+    "kind, count, above, below",
+    [
+        ("regression_samples", 150, 0.55, 1.0),
+        ("first_positives", 120, 0.75, 1.0),
+        ("positives", 40, 0.75, 1.0),
+        ("first_negatives", 800, -1.0, 0.45),
+        ("remembered_negatives", 70, -1.0, 0.45),
+        ("negatives", 70, -1.0, 0.25),
+    ],
+)
+def test_samples_are_as_many_and_overlap_as_configured(kind: str, count: int, above: float, below: float) -> None:
+    boxes = getattr(sampler(), kind)(BOX)
+    assert boxes.shape == (count, 4)
+    assert overlap(boxes).min() > above
+    assert overlap(boxes).max() <= below
+    assert len(boxes.unique(dim=0)) > 0.95 * count
+    assert torch.equal(boxes, getattr(sampler(), kind)(BOX))
+    assert not torch.equal(boxes, getattr(sampler(seed=1), kind)(BOX))
+
+
+def test_negatives_come_as_close_as_their_limit_allows() -> None:
+    assert overlap(sampler().remembered_negatives(BOX)).max() > 0.3
+    assert 0.15 < overlap(sampler().negatives(BOX)).max() < 0.25
+
+
+def test_candidates_lie_within_the_translation() -> None:
+    for translation in (0.3, 1.2):
+        boxes = sampler().candidates(BOX, translation)
+        assert boxes.shape == (90, 4)
+        shift = (boxes[:, :2] + boxes[:, 2:] / 2 - BOX[:2] - BOX[2:] / 2).abs().max() / BOX[2:].mean()
+        assert 0.7 * translation < shift <= translation * 1.0001
+        factors = (boxes[:, 2:] / BOX[2:]).log() / torch.tensor(1.05).log()
+        assert 0.7 < factors.abs().max() < 1.0001, "search_scale is 1 exponent of scale_step"
+
+
+def test_first_negatives_are_of_the_surroundings_and_of_the_whole_frame_in_random_order() -> None:
+    boxes = sampler().first_negatives(BOX)
+    far = (boxes[:, :2] - BOX[:2]).abs().amax(dim=1) > 1.5 * BOX[2:].max()
+    halves = far[:400].float().mean(), far[400:].float().mean()
+    assert min(halves) > 0.3 and max(halves) < 0.7, "whole-frame ones are half of them, and not at the end"
+
+
+def test_boxes_are_rounded_where_asked_for() -> None:
+    rounding = TargetSampler(CONFIG, (640, 480), torch.Generator().manual_seed(0), (2.0, 4.0))
+    boxes = rounding.candidates(BOX, 0.6)
+    assert torch.equal(boxes % torch.tensor([2.0, 4.0, 2.0, 4.0]), torch.zeros(90, 4))
