@@ -42,10 +42,16 @@ LAYERS = (
     {"evaluation.report.page"},
     {"evaluation.otb_command", "evaluation.vot_command"},
     {"evaluate"},
+    # Training: data, then networks, then what tells whether they are good.
+    {"training", "training.images", "training.augmentation", "training.windows", "training.distributed"},
+    {"training.domains", "training.synthetic", "training.loss_plot", "training.trunk"},
+    {"training.loop", "training.exclusion", "training.tracking_score"},
+    {"training.classification", "training.multi_domain"},
+    {"train"},
 )
-USE_KERNELS = {"backbone", "heads"}
+USE_KERNELS = {"backbone", "heads", "training.multi_domain"}
 PRINT = {"track", "command_line", "report", "demo.__main__", "demo.generate"}
-PRINT |= {"evaluate", "vot", "evaluation.otb_command", "evaluation.vot_command"}
+PRINT |= {"evaluate", "train", "vot", "evaluation.otb_command", "evaluation.vot_command"}
 READ_ENVIRONMENT = {"window"}  # whether there is a display
 
 MODULES = {
@@ -146,7 +152,7 @@ def test_the_graph_is_read_correctly() -> None:
     assert own_imports("") == {"config", "errors", "tracker"}
 
 
-def test_only_two_modules_know_the_kernels() -> None:
+def test_few_modules_know_the_kernels() -> None:
     assert {module for module in MODULES if "kernels" in own_imports(module)} == USE_KERNELS
 
 
@@ -215,7 +221,7 @@ GLOBAL_STATE = (
 # A worker process is its own: nobody else's threads are counted there.
 OWN_PROCESS = {"evaluation.engines": ("torch.set_num_threads", "cv2.setNumThreads")}
 GLOBAL_RANDOMNESS = ("np.random.", "random.")
-OWN_GENERATORS = ("np.random.default_rng", "np.random.Generator", "random.Random")
+OWN_GENERATORS = ("np.random.default_rng", "np.random.SeedSequence", "np.random.Generator", "random.Random")
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=label)

@@ -17,7 +17,7 @@ from ..weights import IMAGENET_MEAN, NetworkWeights
 from .augmentation import random_views
 from .distributed import World
 from .images import LabelledImages
-from .loop import cosine, random_generator
+from .loop import cosine, dropped, new_module, random_generator
 from .trunk import TrainableTrunk
 
 FEATURE_STD = 10.0  # of VGG-M's features, which the tracker's learning rates suit
@@ -53,18 +53,18 @@ class Classifier(nn.Module):
     def __init__(self, conv_layers: int, classes: int, dropout: float) -> None:
         super().__init__()
         self.trunk = TrainableTrunk(conv_layers)
+        self._dropout = dropout
         self.head = nn.Sequential(
-            nn.Flatten(),
-            nn.Dropout(dropout),
             nn.Linear(FEATURE_CHANNELS * ROI_BINS**2, _HIDDEN, bias=False),
             nn.BatchNorm1d(_HIDDEN),
             nn.ReLU(),
             nn.Linear(_HIDDEN, classes),
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """[N, 3, h, w], RGB 0..255 minus the mean -> [N, classes]."""
-        return self.head(F.adaptive_max_pool2d(self.trunk(images), ROI_BINS))
+    def forward(self, images: Tensor, dropout: torch.Generator | None = None) -> Tensor:
+        """[N, 3, h, w], RGB 0..255 minus the mean -> [N, classes]; without a generator nothing is dropped."""
+        features = F.adaptive_max_pool2d(self.trunk(images), ROI_BINS).flatten(1)
+        return self.head(dropped(features, self._dropout, dropout))
 
 
 class Classification:
@@ -82,14 +82,14 @@ class Classification:
         self.steps = max(1, round(config.epochs * self._steps_per_epoch))
         self._warm_up = max(1, min(self.steps // 20, self._steps_per_epoch))
         self._mean = torch.tensor(IMAGENET_MEAN, device=world.device)[:, None, None]
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)
-            self._net = Classifier(config.conv_layers, len(images.classes), config.dropout)
-        self._net = self._net.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        decayed = [p for p in self._net.parameters() if p.dim() > 1]
-        others = [p for p in self._net.parameters() if p.dim() <= 1]
+        n_classes = len(images.classes)
+        self._net = new_module(lambda: Classifier(config.conv_layers, n_classes, config.dropout), config.seed, world)
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self._net.parameters() if p.dim() > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in self._net.parameters() if p.dim() == 1]},
+        ]
         self._optimizer = torch.optim.SGD(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others}],
+            groups,
             lr=config.learning_rate,
             momentum=config.momentum,
             nesterov=True,
@@ -108,9 +108,8 @@ class Classification:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
         self._net.train()
-        with torch.random.fork_rng(devices=[]), self._autocast():
-            torch.default_generator.manual_seed(generator.initial_seed())  # dropout's
-            logits = self._net(views.contiguous(memory_format=torch.channels_last))
+        with self._autocast():
+            logits = self._net(views.contiguous(memory_format=torch.channels_last), generator)
         loss = F.cross_entropy(logits.float(), self._labels[chosen], label_smoothing=config.label_smoothing)
         self._optimizer.zero_grad()
         loss.backward()

@@ -27,7 +27,9 @@ _LISTS = {"list.txt"}
 class Domain(Protocol):
     """A target in a video."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For messages."""
 
     def __len__(self) -> int:
         """Frames that show it."""
@@ -85,7 +87,9 @@ def read_domains(places: Iterable[Path]) -> tuple[list[VideoDomain], list[str]]:
             left_out += problems
     if not domains:
         places_text = ", ".join(map(str, places))
-        raise InputError(f"no annotated sequence in {places_text}: give folders in OTB's, VOT's, GOT-10k's or LaSOT's layout")
+        raise InputError(
+            f"no annotated sequence in {places_text}: give folders in OTB's, VOT's, GOT-10k's or LaSOT's layout"
+        )
     return domains, left_out
 
 

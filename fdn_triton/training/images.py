@@ -47,12 +47,15 @@ class LabelledImages:
         held_back = torch.zeros(len(self.labels), dtype=torch.bool)
         held_back[order[_HELD_BACK_OF - 1 :: _HELD_BACK_OF]] = True
         train, rest = (
-            LabelledImages(self.pixels[chosen], self.labels[chosen], self.classes, ()) for chosen in (~held_back, held_back)
+            LabelledImages(self.pixels[chosen], self.labels[chosen], self.classes, ())
+            for chosen in (~held_back, held_back)
         )
         return train, rest
 
 
-def read_labelled_images(path: Path, side: int, report: Callable[[int, int], object] = lambda done, of: None) -> LabelledImages:
+def read_labelled_images(
+    path: Path, side: int, report: Callable[[int, int], object] = lambda done, of: None
+) -> LabelledImages:
     """Read a folder or zip archive of class folders.
 
     Args:
@@ -66,13 +69,16 @@ def read_labelled_images(path: Path, side: int, report: Callable[[int, int], obj
     """
     names, read = _zip_reader(path) if zipfile.is_zipfile(path) else _folder_reader(path)
     parts = [PurePosixPath(name).parts[:-1] for name in names]
-    depth = len(os.path.commonprefix(parts)) if parts else 0
+    depth = (
+        len(PurePosixPath(os.path.commonpath(["root/" + "/".join(part) for part in parts])).parts) - 1 if parts else 0
+    )
     classes = sorted({part[depth] for part in parts if len(part) > depth})
     if len(classes) < 2:
         raise InputError(f"{str(path)!r} has no class folders with images: give a folder or zip of CLASS/IMAGE.jpg")
     number = {name: i for i, name in enumerate(classes)}
     pixels = torch.empty((len(names), 3, side, side), dtype=torch.uint8)
-    labels, unreadable = [], []
+    labels: list[int] = []
+    unreadable: list[str] = []
     for i, (name, part) in enumerate(zip(names, parts, strict=True)):
         image = decoded(read(name)) if len(part) > depth else None
         if image is None:

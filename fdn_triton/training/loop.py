@@ -14,20 +14,23 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..errors import InputError
 from ..weights import NetworkWeights, save_weights
 from .distributed import World
+from .loss_plot import plot_log
 
-CHECKPOINT, LOG, WEIGHTS = "checkpoint.pt", "log.jsonl", "weights.safetensors"
+_Module = TypeVar("_Module", bound=nn.Module)
+
+CHECKPOINT, LOG, PLOT, WEIGHTS = "checkpoint.pt", "log.jsonl", "loss.svg", "weights.safetensors"
 
 
 class Task(Protocol):
@@ -61,6 +64,22 @@ def random_generator(device: torch.device, *key: int) -> torch.Generator:
     """A generator of draws that depend on the key only, numbers from 0."""
     (seed,) = np.random.SeedSequence(key).generate_state(1, np.uint64)
     return torch.Generator(device).manual_seed(int(seed) >> 1)
+
+
+def new_module(make: Callable[[], _Module], seed: int, world: World) -> _Module:
+    """A module whose random start depends on the seed only, on the world's device, channels-last."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = make()
+    return module.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
+    """Dropout whose draws come from the generator; without one, x."""
+    if generator is None or share == 0:
+        return x
+    kept = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
+    return x * kept / (1 - share)
 
 
 def cosine(number: int, steps: int, warm_up: int) -> float:
@@ -134,6 +153,7 @@ def run_training(
                     _save(out / CHECKPOINT, {"step": done, "options": dict(options), "task": task.state()})
                     saved = time.monotonic()
     if writes:
+        plot_log(read_log(out / LOG), out / PLOT)
         save_weights(out / WEIGHTS, task.weights())
     return results or _last_row(out / LOG)
 

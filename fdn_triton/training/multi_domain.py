@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -22,11 +23,12 @@ from ..config import ROI_BINS, STRIDE
 from ..errors import InputError
 from ..heads import BACKGROUND, HIDDEN, TARGET
 from ..kernels import max_roi_align
+from ..roi_pool import roi_pool
 from ..sampling import BoxSampler, apart, overlapping
 from ..weights import IMAGENET_MEAN, NetworkWeights
 from .distributed import World
 from .domains import Domain
-from .loop import random_generator
+from .loop import dropped, new_module, random_generator
 from .trunk import TrainableTrunk
 from .windows import View, window
 
@@ -65,6 +67,7 @@ class MultiDomainConfig:
     """Largest change of brightness and contrast, the same in all frames of an iteration."""
     grey: float = 0.1
     """Share of iterations without colours."""
+    conv_layers: Literal[3, 5] = 3
     fc_layers: Literal[2, 3] = 3
     sampling_ratio: Literal[1, 2, 3] = 2
     roi_layer: Literal["align", "pool"] = "align"
@@ -80,8 +83,9 @@ class MultiDomainNet(nn.Module):
         super().__init__()
         self.trunk, self.feature_scale, self._config = trunk, feature_scale, config
         sizes = [ROI_FEATURES] + [HIDDEN] * (config.fc_layers - 1)
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
-        self.branches = nn.ModuleList(nn.Linear(HIDDEN, 2) for _ in range(domains))
+        self.hidden = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
+        self.branches = [nn.Linear(HIDDEN, 2) for _ in range(domains)]
+        self._layers = nn.ModuleList(self.hidden + self.branches)
         for layer in self.hidden:
             nn.init.normal_(layer.weight, 0, 0.01)
             nn.init.constant_(layer.bias, 0.1)
@@ -89,18 +93,31 @@ class MultiDomainNet(nn.Module):
             nn.init.normal_(branch.weight, 0, 0.01)
             nn.init.zeros_(branch.bias)
 
-    def forward(self, images: Tensor, boxes_xywh: Tensor, domain: int, autocast: AbstractContextManager[Any]) -> Tensor:
-        """Background and target score [N * K, 2] of the boxes [N, K, 4] in the images [N, 3, h, w]."""
+    def forward(
+        self,
+        images: Tensor,
+        boxes_xywh: Tensor,
+        domain: int,
+        autocast: AbstractContextManager[Any],
+        dropout: torch.Generator | None = None,
+    ) -> Tensor:
+        """Background and target score [N * K, 2] of the boxes [N, K, 4] in the images [N, 3, h, w].
+
+        ``dropout`` is the generator of its draws; without one nothing is dropped.
+        """
         n, k = boxes_xywh.shape[:2]
         with autocast:
             features = self.trunk(images)
         features = features.float() * self.feature_scale
         index = torch.arange(n, device=images.device).repeat_interleave(k)[:, None]
         rois = torch.cat((index, xywh_to_xyxy(boxes_xywh.reshape(-1, 4))), dim=1)
-        bins = max_roi_align(features, rois, ROI_BINS, 1 / STRIDE, self._config.sampling_ratio)
+        if self._config.roi_layer == "pool":
+            bins = roi_pool(features, rois, ROI_BINS, 1 / STRIDE)
+        else:
+            bins = max_roi_align(features, rois, ROI_BINS, 1 / STRIDE, self._config.sampling_ratio)
         x = bins.permute(0, 2, 3, 1).flatten(1)  # (y, x, channel)
         for layer in self.hidden:
-            x = F.dropout(F.relu(layer(x)), self._config.dropout, self.training)
+            x = dropped(F.relu(layer(x)), self._config.dropout, dropout)
         return self.branches[domain](x)
 
 
@@ -126,10 +143,7 @@ class MultiDomainTraining:
         self._config, self._world, self._domains = config, world, list(domains)
         self.steps = config.cycles * len(domains)
         self.samples_per_step = config.positives + config.negatives
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(config.seed)
-            self.net = MultiDomainNet(trunk, feature_scale, len(domains), config)
-        self.net = self.net.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net = new_module(lambda: MultiDomainNet(trunk, feature_scale, len(domains), config), config.seed, world)
         self._mean = torch.tensor(IMAGENET_MEAN, device=world.device)[:, None, None]
         self._optimizer = torch.optim.SGD(self._groups(), lr=config.learning_rate, momentum=config.momentum)
 
@@ -142,11 +156,8 @@ class MultiDomainTraining:
         config, world = self._config, self._world
         domain = self._domain(number)
         images, boxes = self._batch(number, domain)
-        self.net.train()
-        self.net.trunk.eval()  # the statistics of one video are not those of the next: batch normalisation stays
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(random_generator(world.device, config.seed, 3, number).initial_seed())
-            scores = self.net(images, boxes, domain, self._autocast())
+        dropout = random_generator(world.device, config.seed, 3, number, world.rank)
+        scores = self.net(images, boxes, domain, self._autocast(), dropout)
         loss = F.cross_entropy(scores, self._labels(len(images)))
         self._optimizer.zero_grad()
         loss.backward()
@@ -157,7 +168,6 @@ class MultiDomainTraining:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Share of the boxes of other draws that their domain's branch tells right: target from surroundings."""
-        self.net.eval()
         right = []
         for i in range(min(len(self._domains), 40)):
             domain = i * len(self._domains) // min(len(self._domains), 40)
@@ -206,10 +216,10 @@ class MultiDomainTraining:
     def _batch(self, number: int, domain: int) -> tuple[Tensor, Tensor]:
         """This process's images [F, 3, side, side] minus the mean, and boxes [F, K, 4]: positives, then negatives."""
         config = self._config
-        random = np.random.default_rng((config.seed, 2, number))
-        light, contrast = 1 + random.uniform(-config.light, config.light, 2)
-        grey, mirrored = random.uniform() < config.grey, bool(random.uniform() < 0.5)
-        seeds = random.integers(0, 2**62, size=config.frames)
+        rng = np.random.default_rng((config.seed, 2, number))
+        light, contrast = 1 + rng.uniform(-config.light, config.light, 2)
+        grey, mirrored = rng.uniform() < config.grey, bool(rng.uniform() < 0.5)
+        seeds = rng.integers(0, 2**62, size=config.frames)
         pixels, boxes = [], []
         for seed in seeds[self._world.share(config.frames)]:
             image, box = self._view(domain, np.random.default_rng(seed), mirrored)
@@ -222,15 +232,13 @@ class MultiDomainTraining:
         x = ((x - middle) * contrast + middle * light).clamp(0, 255) - self._mean
         return x.contiguous(memory_format=torch.channels_last), torch.stack(boxes).to(self._world.device)
 
-    def _view(
-        self, domain: int, random: np.random.Generator, mirrored: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _view(self, domain: int, rng: np.random.Generator, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
         config, source = self._config, self._domains[domain]
         for _ in range(_TRIES):
-            frame = source.frame(int(random.integers(len(source))))
+            frame = source.frame(int(rng.integers(len(source))))
             if frame is not None:
-                size = float(np.exp(random.uniform(np.log(config.target_size_min), np.log(config.target_size_max))))
-                place = random.uniform(0.3, 0.7), random.uniform(0.3, 0.7)
+                size = float(np.exp(rng.uniform(np.log(config.target_size_min), np.log(config.target_size_max))))
+                place = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)
                 return window(*frame, View(config.window, size, place, mirrored))
         raise InputError(f"{source.name}: {_TRIES} frames in a row cannot be read: leave this sequence out")
 
@@ -248,8 +256,8 @@ class MultiDomainTraining:
         groups = []
         for module, rate in (
             (net.trunk, config.convolution_rate),
-            (net.hidden, config.learning_rate),
-            (net.branches, config.learning_rate * config.branch_rate),
+            (nn.ModuleList(net.hidden), config.learning_rate),
+            (nn.ModuleList(net.branches), config.learning_rate * config.branch_rate),
         ):
             weights = [p for p in module.parameters() if p.dim() > 1]
             others = [p for p in module.parameters() if p.dim() == 1]

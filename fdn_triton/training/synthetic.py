@@ -6,7 +6,6 @@ number, so that nothing is stored.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,10 +51,10 @@ class SyntheticDomain:
 
     @cached_property
     def _scene(self) -> _Scene | None:
-        random = np.random.default_rng(self.seed)
-        chosen = random.choice(len(self.photographs), size=3, replace=len(self.photographs) < 3)
+        rng = np.random.default_rng(self.seed)
+        chosen = rng.choice(len(self.photographs), size=3, replace=len(self.photographs) < 3)
         images = [_read(self.photographs[i]) for i in chosen]
-        return _Scene(random, *images) if all(image is not None for image in images) else None  # type: ignore[arg-type]
+        return _Scene(rng, *images) if all(image is not None for image in images) else None  # type: ignore[arg-type]
 
 
 def synthetic_domains(folder: Path, count: int, seed: int) -> list[SyntheticDomain]:
@@ -76,30 +75,32 @@ class _Scene:
 
     def __init__(
         self,
-        random: np.random.Generator,
+        rng: np.random.Generator,
         source: NDArray[np.uint8],
         backdrop: NDArray[np.uint8],
         cover: NDArray[np.uint8],
     ) -> None:
-        size = random.uniform(40, 130) * np.exp(random.uniform(-0.35, 0.35) * np.array([1, -1]))
+        size = rng.uniform(40, 130) * np.exp(rng.uniform(-0.35, 0.35) * np.array([1, -1]))
         self._size_wh = np.maximum(size, 16)
-        self._patch = _patch(random, source, self._size_wh)
+        self._patch = _patch(rng, source, self._size_wh)
         width, height = _FRAME_WH
         scale = max(1.15 * width / backdrop.shape[1], 1.15 * height / backdrop.shape[0])
         self._backdrop = cv2.resize(backdrop, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        self._pan = _Way(random, 1.0), _Way(random, 1.0)
-        self._x, self._y = _Way(random, random.uniform(0.3, 1)), _Way(random, random.uniform(0.3, 1))
-        self._growth, self._turn = _Way(random, random.uniform(0, 0.45)), _Way(random, random.uniform(0, 0.6))
-        if random.uniform() < 0.25:  # full turns, as of a gymnast
-            self._turn = _Way(random, np.pi)
-        self._squeeze = _Way(random, random.uniform(0, 0.25))
-        self._light, self._blur = _Way(random, random.uniform(0, 0.35)), random.uniform(0, 1.5)
-        self._grey = random.uniform() < 0.2
+        self._pan = _Way(rng, 1.0), _Way(rng, 1.0)
+        self._x, self._y = _Way(rng, rng.uniform(0.3, 1)), _Way(rng, rng.uniform(0.3, 1))
+        self._growth, self._turn = _Way(rng, rng.uniform(0, 0.45)), _Way(rng, rng.uniform(0, 0.6))
+        if rng.uniform() < 0.25:  # full turns, as of a gymnast
+            self._turn = _Way(rng, np.pi)
+        self._squeeze = _Way(rng, rng.uniform(0, 0.25))
+        self._light, self._blur = _Way(rng, rng.uniform(0, 0.35)), rng.uniform(0, 1.5)
+        self._grey = rng.uniform() < 0.2
         self._cover = None
-        if random.uniform() < _COVERED_SHARE:
-            bar = self._size_wh * random.uniform(0.3, 0.6, 2)
-            self._cover = cv2.resize(cover, tuple(np.maximum(bar, 4).astype(int).tolist()), interpolation=cv2.INTER_AREA)
-            self._cover_way = _Way(random, 1.0), _Way(random, 1.0)
+        if rng.uniform() < _COVERED_SHARE:
+            bar = self._size_wh * rng.uniform(0.3, 0.6, 2)
+            self._cover = cv2.resize(
+                cover, tuple(np.maximum(bar, 4).astype(int).tolist()), interpolation=cv2.INTER_AREA
+            )
+            self._cover_way = _Way(rng, 1.0), _Way(rng, 1.0)
 
     def background(self, moment: float) -> NDArray[np.uint8]:
         width, height = _FRAME_WH
@@ -146,31 +147,31 @@ class _Scene:
 class _Way:
     """A smooth way over time within [-amplitude, amplitude]."""
 
-    def __init__(self, random: np.random.Generator, amplitude: float) -> None:
+    def __init__(self, rng: np.random.Generator, amplitude: float) -> None:
         self._amplitude = amplitude
-        self._rates, self._phases = random.uniform(0.5, 3, 2), random.uniform(0, 2 * np.pi, 2)
+        self._rates, self._phases = rng.uniform(0.5, 3, 2), rng.uniform(0, 2 * np.pi, 2)
 
     def __call__(self, moment: float) -> float:
         return float(self._amplitude * np.sin(2 * np.pi * self._rates * moment + self._phases).mean())
 
 
-def _patch(random: np.random.Generator, source: NDArray[np.uint8], size_wh: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _patch(rng: np.random.Generator, source: NDArray[np.uint8], size_wh: NDArray[np.float64]) -> NDArray[np.uint8]:
     """RGBA [h, w, 4]: a part of the photograph inside of a random outline."""
     width, height = size_wh.astype(int)
-    part = random.uniform(0.35, 0.8) * min(source.shape[1] / width, source.shape[0] / height)
+    part = rng.uniform(0.35, 0.8) * min(source.shape[1] / width, source.shape[0] / height)
     crop_w, crop_h = max(8, int(width * part)), max(8, int(height * part))
-    left = random.integers(0, max(1, source.shape[1] - crop_w))
-    top = random.integers(0, max(1, source.shape[0] - crop_h))
+    left = rng.integers(0, max(1, source.shape[1] - crop_w))
+    top = rng.integers(0, max(1, source.shape[0] - crop_h))
     crop = source[top : top + crop_h, left : left + crop_w]
     pixels = cv2.resize(crop, (int(width), int(height)), interpolation=cv2.INTER_AREA if part > 1 else cv2.INTER_LINEAR)
     angles = np.arange(_CORNERS) * 2 * np.pi / _CORNERS
-    roundness = random.uniform(0.7, 1.4)  # of a superellipse: below 1 towards a rectangle
+    roundness = rng.uniform(0.7, 1.4)  # of a superellipse: below 1 towards a rectangle
     directions = np.column_stack((np.cos(angles), np.sin(angles)))
-    outline = np.sign(directions) * np.abs(directions) ** roundness * random.uniform(0.75, 1.0, (_CORNERS, 1))
+    outline = np.sign(directions) * np.abs(directions) ** roundness * rng.uniform(0.75, 1.0, (_CORNERS, 1))
     points = ((outline + 1) / 2 * [width - 1, height - 1] * 16).round().astype(np.int32)
     alpha = np.zeros((height, width), np.uint8)
     cv2.fillPoly(alpha, [points], 255, lineType=cv2.LINE_AA, shift=4)
-    alpha = cv2.GaussianBlur(alpha, (0, 0), random.uniform(0.5, 1.5))
+    alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.5, 1.5))
     return np.dstack((pixels, alpha))
 
 
@@ -183,8 +184,3 @@ def _read(path: Path) -> NDArray[np.uint8] | None:
         return decoded(path.read_bytes())
     except OSError:
         return None
-
-
-def read_photographs(paths: Sequence[Path]) -> int:
-    """How many of the files are images that can be read."""
-    return sum(_read(path) is not None for path in paths)
