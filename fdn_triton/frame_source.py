@@ -49,20 +49,25 @@ def image_frames(paths: Iterable[Path]) -> Iterator[Frame]:
 def _read_image(number: int, path: Path) -> Frame:
     try:
         # Not cv2.imread: it has no reason to give, and on Windows no Unicode paths.
-        data = path.read_bytes()
+        image, problem = decode_image(path.read_bytes())
     except OSError as error:
         return Frame(number, None, f"{path} cannot be read: {error.strerror}")
+    return Frame(number, image, None if problem is None else f"{path} {problem}")
+
+
+def decode_image(data: bytes) -> tuple[np.ndarray | None, str | None]:
+    """The image in the content of a file, uint8 RGB [H, W, 3], and None; or None and what is wrong with it."""
     if not data:
-        return Frame(number, None, f"{path} is empty")
+        return None, "is empty"
     if _is_truncated(data):
-        return Frame(number, None, f"{path} is truncated")
+        return None, "is truncated"
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:  # some damaged headers raise, others give None
         image = None
     if image is None:
-        return Frame(number, None, f"{path} is damaged, not an image, or of an unsupported pixel type")
-    return Frame(number, cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        return None, "is damaged, not an image, or of an unsupported pixel type"
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB), None
 
 
 def _is_truncated(data: bytes) -> bool:

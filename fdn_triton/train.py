@@ -19,41 +19,44 @@ from .training.distributed import World, joined
 from .training.domains import Domain, VideoDomain, read_domains
 from .training.exclusion import Benchmark, refuse_test_videos
 from .training.images import read_labelled_images
-from .training.loop import WEIGHTS, Task, run_training
+from .training.loop import WEIGHTS, Schedule, Task, run_training
 from .training.multi_domain import MultiDomainConfig, MultiDomainTraining
 from .training.synthetic import synthetic_domains
 from .training.tracking_score import tracking_score
-from .training.trunk import TrainableTrunk
-from .weights import load_weights
+from .training.trunk import trunk_to_train
+from .weights import NetworkWeights, load_weights
 
 
-@dataclass(frozen=True)
-class ClassifyOptions:
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What both trainings have."""
+
+    out: Path
+    """Folder of the run: checkpoint, log, loss plot, weights. The same command goes on where it was stopped."""
+    track: tuple[Path, ...] = ()
+    """Folders of videos, not trained on, that the weights are tried on: precision and AUC of tracking."""
+    track_frames: int = 40
+    """Frames of each that are tracked."""
+    schedule: tyro.conf.OmitArgPrefixes[Schedule] = field(default_factory=Schedule)
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions(RunOptions):
     """Train conv1 to conv3 by classifying images."""
 
     images: Path
     """Folder or zip archive with a folder of images per class."""
-    out: Path
-    """Folder of the run: checkpoint, log, loss plot, weights. The same command goes on where it was stopped."""
-    track: tuple[Path, ...] = ()
-    """Folders of videos that the finished weights are tried on: precision and AUC of tracking."""
-    track_frames: int = 40
-    """Frames of each that are tracked."""
-    validate_every: int = 500
-    """Steps."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     config: tyro.conf.OmitArgPrefixes[ClassificationConfig] = field(default_factory=ClassificationConfig)
 
 
-@dataclass(frozen=True)
-class DomainsOptions:
+@dataclass(frozen=True, kw_only=True)
+class DomainsOptions(RunOptions):
     """Train convolutions, fc4 and fc5 on videos, a branch of the last layer for each (paper 3.3)."""
 
     videos: tuple[Path, ...]
     """Annotated sequences, or folders of them, in OTB's, VOT's, GOT-10k's or LaSOT's layout."""
-    out: Path
-    """Folder of the run: checkpoint, log, loss plot, weights. The same command goes on where it was stopped."""
     weights: Path
     """Convolutions to start from, of train classify."""
     photographs: Path | None = None
@@ -64,14 +67,6 @@ class DomainsOptions:
     """The benchmark that the weights will be tested on: its videos are refused by name."""
     exclude: tuple[Path, ...] = ()
     """Folders of videos whose content is refused, whatever it is called."""
-    track: tuple[Path, ...] = ()
-    """Folders of videos, kept out of training, that the finished weights are tried on."""
-    track_frames: int = 40
-    """Frames of each that are tracked."""
-    validate_every: int = 500
-    """Iterations."""
-    device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     config: tyro.conf.OmitArgPrefixes[MultiDomainConfig] = field(default_factory=MultiDomainConfig)
 
 
@@ -98,17 +93,22 @@ def _parse(argv: Sequence[str]) -> Options:
 
 def _train(options: Options) -> int:
     with joined(options.device) as world:
-        held_out = read_domains(options.track)[0] if options.track else []
+        held_out = _read_videos(options.track, "videos to track", world) if options.track else []
+        videos: list[VideoDomain] = []
         if isinstance(options, ClassifyOptions):
             task, identity, network = _classification(options, world)
         else:
-            task, identity, network = _multi_domain(options, held_out, world)
+            videos = _training_videos(options, held_out, world)
+            task, identity, network = _multi_domain(options, videos, world)
+
+        def tracking(weights: NetworkWeights) -> dict[str, float]:
+            return tracking_score(weights, held_out, options.track_frames, network, str(world.device))
+
         identity |= {**asdict(options.config), "processes": world.size}
-        results = run_training(task, options.out, identity, world, validate_every=options.validate_every)
+        results = run_training(task, options.out, identity, world, options.schedule, tracking if held_out else None)
+        if damaged := [f"{video.name}: {path} cannot be read" for video in videos for path in sorted(video.unreadable)]:
+            _tell(world, "frames that were asked for", damaged)
         if world.rank == 0:
-            if held_out:
-                weights = load_weights(options.out / WEIGHTS, network)
-                results |= tracking_score(weights, held_out, options.track_frames, network, options.device)
             print(f"{options.out / WEIGHTS}: " + ", ".join(f"{name} {value:.4g}" for name, value in results.items()))
     return EXIT_OK
 
@@ -122,16 +122,19 @@ def _classification(options: ClassifyOptions, world: World) -> tuple[Task, dict[
     return Classification(images, config, world), {"images": len(images.labels)}, network
 
 
-def _multi_domain(
-    options: DomainsOptions, held_out: Sequence[VideoDomain], world: World
-) -> tuple[Task, dict[str, Any], NetworkConfig]:
-    config = options.config
-    videos, left_out = read_domains(options.videos)
-    _tell(world, f"{len(videos)} domains", left_out)
+def _training_videos(options: DomainsOptions, held_out: Sequence[VideoDomain], world: World) -> list[VideoDomain]:
+    videos = _read_videos(options.videos, "domains", world)
     with _progress(world, "video", "comparing with excluded ones") as progress:
         refuse_test_videos(videos, options.for_, options.exclude, progress.update)
     if twice := {video.name for video in videos} & {video.name for video in held_out}:
-        raise InputError(f"{', '.join(sorted(twice))} is in both the training set and --track: take it out of one")
+        raise InputError(f"{', '.join(sorted(twice))}: in both the training set and --track, take it out of one")
+    return videos
+
+
+def _multi_domain(
+    options: DomainsOptions, videos: Sequence[VideoDomain], world: World
+) -> tuple[Task, dict[str, Any], NetworkConfig]:
+    config = options.config
     domains: list[Domain] = list(videos)
     if options.synthetic:
         if options.photographs is None:
@@ -144,9 +147,16 @@ def _multi_domain(
         sampling_ratio=config.sampling_ratio,
     )
     start = load_weights(options.weights, network)
-    trunk = TrainableTrunk.from_folded(start.tensors, config.conv_layers)
+    first_frames = [frame[0] for domain in domains[:3] if (frame := domain.frame(0)) is not None]
+    trunk = trunk_to_train(start, network, first_frames)
     identity = {"domains": [domain.name for domain in domains], "start": start.sha256, "for": options.for_}
     return MultiDomainTraining(domains, trunk, start.feature_scale, config, world), identity, network
+
+
+def _read_videos(places: Sequence[Path], what: str, world: World) -> list[VideoDomain]:
+    videos, left_out = read_domains(places)
+    _tell(world, f"{len(videos)} {what}", left_out)
+    return videos
 
 
 def _progress(world: World, unit: str, what: str) -> tqdm[Any]:

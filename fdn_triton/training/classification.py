@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ..backbone import FEATURE_CHANNELS
 from ..config import ROI_BINS
+from ..errors import InputError
 from ..weights import IMAGENET_MEAN, NetworkWeights
 from .augmentation import random_views
 from .distributed import World
 from .images import LabelledImages
-from .loop import cosine, dropped, new_module, random_generator
+from .loop import Dropout, cosine, dropped, new_module, random_generator
 from .trunk import TrainableTrunk
 
 FEATURE_STD = 10.0  # of VGG-M's features, which the tracker's learning rates suit
@@ -61,8 +62,8 @@ class Classifier(nn.Module):
             nn.Linear(_HIDDEN, classes),
         )
 
-    def forward(self, images: Tensor, dropout: torch.Generator | None = None) -> Tensor:
-        """[N, 3, h, w], RGB 0..255 minus the mean -> [N, classes]; without a generator nothing is dropped."""
+    def forward(self, images: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """[N, 3, h, w], RGB 0..255 minus the mean -> [N, classes]; without ``dropout`` nothing is dropped."""
         features = F.adaptive_max_pool2d(self.trunk(images), ROI_BINS).flatten(1)
         return self.head(dropped(features, self._dropout, dropout))
 
@@ -78,6 +79,8 @@ class Classification:
         )
         self._pixels, self._labels = train.pixels, train.labels
         self.samples_per_step = min(config.batch, len(train.labels))
+        if self.samples_per_step < 2 * world.size:  # batch normalisation needs two
+            raise InputError(f"a batch of {config.batch} is too small for {world.size} processes: give two images each")
         self._steps_per_epoch = len(train.labels) // self.samples_per_step
         self.steps = max(1, round(config.epochs * self._steps_per_epoch))
         self._warm_up = max(1, min(self.steps // 20, self._steps_per_epoch))
@@ -109,7 +112,8 @@ class Classification:
             group["lr"] = self.learning_rate(number)
         self._net.train()
         with self._autocast():
-            logits = self._net(views.contiguous(memory_format=torch.channels_last), generator)
+            dropout = Dropout(random_generator(world.device, config.seed, 2, number), world)
+            logits = self._net(views.contiguous(memory_format=torch.channels_last), dropout)
         loss = F.cross_entropy(logits.float(), self._labels[chosen], label_smoothing=config.label_smoothing)
         self._optimizer.zero_grad()
         loss.backward()

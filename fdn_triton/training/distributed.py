@@ -57,14 +57,13 @@ class World:
 
 @contextmanager
 def joined(device: str) -> Iterator[World]:
-    """Join the processes of ``torchrun``; without it, a world of one."""
+    """Join the processes of ``torchrun``, each with a GPU of its own; without it, a world of one."""
     if not dist.is_torchelastic_launched():
         yield World(0, 1, choose_device(device))
         return
-    local_rank = dist.get_node_local_rank()
     own = choose_device(device)
-    if own.type == "cuda" and own.index is None:
-        own = torch.device("cuda", local_rank)
+    if own.type == "cuda":
+        own = choose_device(f"cuda:{dist.get_node_local_rank()}")
     dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), own)

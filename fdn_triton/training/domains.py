@@ -1,13 +1,14 @@
 """Domains: videos with a box in every frame, read from the folders of the public benchmarks (paper 3.3).
 
 OTB, VOT, GOT-10k and LaSOT folders are understood, one sequence or a folder of many. A target of a sequence is a
-domain. Frames without a box, and those that GOT-10k and LaSOT mark as absent or hidden, are left out.
+domain. Frames without a box, those that GOT-10k and LaSOT mark as absent or hidden, and those whose box has its
+centre outside of the image are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,12 +17,14 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..sequence import Sequence, open_sequence
-from .images import decoded
+from .images import read_image
 
-_FEWEST_FRAMES = 5
+HELD_BACK_OF = 5  # one frame of so many is kept out of training
+_FEWEST_FRAMES = HELD_BACK_OF
 _SMALLEST_SIDE = 4.0  # pixels
 _HIDDEN = ("absence.label", "full_occlusion.txt", "out_of_view.txt")  # a 1 where the target is not seen
-_LISTS = {"list.txt"}
+_TRIES = 4  # frames looked at to learn the size of a video's images
+_LAYOUTS = "give sequences, or folders of them, in OTB's, VOT's, GOT-10k's or LaSOT's layout"
 
 
 class Domain(Protocol):
@@ -32,10 +35,21 @@ class Domain(Protocol):
         """For messages."""
 
     def __len__(self) -> int:
-        """Frames that show it."""
+        """Frames that show it, at least :data:`HELD_BACK_OF`."""
 
     def frame(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]] | None:
         """RGB [H, W, 3] and the box x, y, w, h, 0-based pixels; None where the frame cannot be read."""
+
+
+def training_frames(domain: Domain) -> NDArray[np.int64]:
+    """Numbers of the frames to train on: without every fifth one."""
+    numbers = np.arange(len(domain))
+    return numbers[numbers % HELD_BACK_OF != HELD_BACK_OF - 1]
+
+
+def held_back_frames(domain: Domain) -> NDArray[np.int64]:
+    """Numbers of the frames that training does not see."""
+    return np.arange(HELD_BACK_OF - 1, len(domain), HELD_BACK_OF)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,22 +60,24 @@ class VideoDomain:
         name: of the sequence; with ``.k`` behind it for its k-th target.
         images: the frames' files.
         boxes_xywh: [F, 4] float64, 0-based pixels.
+        unreadable: files that turned out to be no images or damaged when they were asked for.
     """
 
     name: str
     images: tuple[Path, ...]
     boxes_xywh: NDArray[np.float64]
+    unreadable: set[Path] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.images)
 
     def frame(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]] | None:
         """See :class:`Domain`."""
-        try:
-            image = decoded(self.images[number].read_bytes())
-        except OSError:
+        image = read_image(self.images[number])
+        if image is None:
+            self.unreadable.add(self.images[number])
             return None
-        return None if image is None else (image, self.boxes_xywh[number])
+        return image, self.boxes_xywh[number]
 
 
 def read_domains(places: Iterable[Path]) -> tuple[list[VideoDomain], list[str]]:
@@ -86,10 +102,8 @@ def read_domains(places: Iterable[Path]) -> tuple[list[VideoDomain], list[str]]:
             domains += found
             left_out += problems
     if not domains:
-        places_text = ", ".join(map(str, places))
-        raise InputError(
-            f"no annotated sequence in {places_text}: give folders in OTB's, VOT's, GOT-10k's or LaSOT's layout"
-        )
+        reasons = f" ({'; '.join(left_out[:3])})" if left_out else ""
+        raise InputError(f"no usable annotated sequence in {', '.join(map(str, places))}{reasons}: {_LAYOUTS}")
     return domains, left_out
 
 
@@ -97,20 +111,34 @@ def _targets(sequence: Sequence, folder: Path) -> tuple[list[VideoDomain], list[
     if sequence.ground_truth is None or not sequence.images:
         return [], [f"{sequence.name}: no ground truth beside its images"]
     n = min(len(sequence.images), sequence.ground_truth.shape[1])
-    seen = _seen(folder, n)
+    seen, images = _seen(folder, n), sequence.images[:n]
+    size_wh = _image_size(images)
+    if size_wh is None:
+        return [], [f"{sequence.name}: its images cannot be read"]
     domains, left_out = [], []
     for i, boxes in enumerate(sequence.ground_truth[:, :n], start=1):
         name = sequence.name if len(sequence.ground_truth) == 1 else f"{sequence.name}.{i}"
-        usable = np.isfinite(boxes).all(axis=1) & seen
-        usable[usable] &= (boxes[usable, 2:] >= _SMALLEST_SIDE).all(axis=1)
-        if usable.sum() < _FEWEST_FRAMES:
-            left_out.append(f"{name}: {usable.sum()} frames with a usable box, {_FEWEST_FRAMES} are needed")
+        centers = boxes[:, :2] + boxes[:, 2:] / 2
+        # a comparison with NaN is false
+        usable = seen & (boxes[:, 2:] >= _SMALLEST_SIDE).all(axis=1)
+        usable &= ((centers >= 0) & (centers <= size_wh)).all(axis=1)
+        count = int(usable.sum())
+        if count < _FEWEST_FRAMES:
+            left_out.append(f"{name}: {count} frames with a usable box, {_FEWEST_FRAMES} are needed")
             continue
-        images = tuple(image for image, use in zip(sequence.images, usable, strict=False) if use)
-        domains.append(VideoDomain(name, images, boxes[usable]))
-        if dropped := n - int(usable.sum()):
-            left_out.append(f"{name}: {dropped} of {n} frames without a usable box")
+        chosen = tuple(image for image, use in zip(images, usable, strict=True) if use)
+        domains.append(VideoDomain(name, chosen, boxes[usable]))
+        if count < n:
+            left_out.append(f"{name}: {n - count} of {n} frames without a usable box")
     return domains, left_out
+
+
+def _image_size(images: tuple[Path, ...]) -> tuple[int, int] | None:
+    """Width and height of a video's images, of the first that can be read."""
+    for path in images[:_TRIES]:
+        if (image := read_image(path)) is not None:
+            return image.shape[1], image.shape[0]
+    return None
 
 
 def _seen(folder: Path, frames: int) -> NDArray[np.bool_]:
@@ -126,7 +154,7 @@ def _seen(folder: Path, frames: int) -> NDArray[np.bool_]:
 
 def _sequence_folders(place: Path) -> list[Path]:
     if not place.is_dir():
-        raise InputError(f"{str(place)!r} is no folder: give sequences in OTB's, VOT's, GOT-10k's or LaSOT's layout")
+        raise InputError(f"{str(place)!r} is no folder: {_LAYOUTS}")
     if _is_sequence(place):
         return [place]
     folders = sorted(path for path in place.iterdir() if path.is_dir() and not path.name.startswith("."))

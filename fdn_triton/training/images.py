@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -20,9 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import InputError
+from ..frame_source import decode_image
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"})
 _HELD_BACK_OF = 25  # one image of so many
+_WANTED = "give a folder or zip of CLASS/IMAGE.jpg with two classes or more"
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,21 @@ def read_labelled_images(
     )
     classes = sorted({part[depth] for part in parts if len(part) > depth})
     if len(classes) < 2:
-        raise InputError(f"{str(path)!r} has no class folders with images: give a folder or zip of CLASS/IMAGE.jpg")
+        raise InputError(f"{str(path)!r} has fewer than two folders with images: {_WANTED}")
     number = {name: i for i, name in enumerate(classes)}
     pixels = torch.empty((len(names), 3, side, side), dtype=torch.uint8)
     labels: list[int] = []
     unreadable: list[str] = []
     for i, (name, part) in enumerate(zip(names, parts, strict=True)):
-        image = decoded(read(name)) if len(part) > depth else None
+        image = decode_image(read(name))[0] if len(part) > depth else None
         if image is None:
             unreadable.append(name)
         else:
             pixels[len(labels)] = torch.from_numpy(_square(image, side)).permute(2, 0, 1)
             labels.append(number[part[depth]])
         report(i + 1, len(names))
+    if len(set(labels)) < 2:
+        raise InputError(f"{str(path)!r}: no images of two classes can be read, of {len(names)}: {_WANTED}")
     if len(labels) < 2 * _HELD_BACK_OF:
         raise InputError(
             f"{str(path)!r} has {len(labels)} readable images ({len(unreadable)} cannot be read): give at least "
@@ -95,12 +100,12 @@ def read_labelled_images(
     return LabelledImages(pixels[: len(labels)], torch.tensor(labels), tuple(classes), tuple(unreadable))
 
 
-def decoded(content: bytes) -> NDArray[np.uint8] | None:
-    """RGB [H, W, 3] of an encoded image; None where it is damaged."""
-    if not content:
+def read_image(path: Path) -> NDArray[np.uint8] | None:
+    """RGB [H, W, 3] of an image file; None where it cannot be read."""
+    try:
+        return decode_image(path.read_bytes())[0]
+    except OSError:
         return None
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
 
 def _square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
@@ -115,13 +120,16 @@ def _square(image: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def _zip_reader(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    archive = zipfile.ZipFile(path)
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{str(path)!r} cannot be read ({error}): get the archive again") from None
     names = sorted(name for name in archive.namelist() if _is_image(name))
 
     def read(name: str) -> bytes:
         try:
             return archive.read(name)
-        except (zipfile.BadZipFile, OSError, RuntimeError):  # RuntimeError: encrypted
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError):  # RuntimeError: encrypted
             return b""
 
     return names, read
@@ -129,7 +137,7 @@ def _zip_reader(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
 
 def _folder_reader(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
     if not path.is_dir():
-        raise InputError(f"{str(path)!r} is neither a folder nor a zip archive: give one with class folders of images")
+        raise InputError(f"{str(path)!r} is neither a folder nor a zip archive: {_WANTED}")
 
     def read(name: str) -> bytes:
         try:

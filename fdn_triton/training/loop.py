@@ -12,9 +12,10 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -74,12 +75,26 @@ def new_module(make: Callable[[], _Module], seed: int, world: World) -> _Module:
     return module.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def dropped(x: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    """Dropout whose draws come from the generator; without one, x."""
-    if generator is None or share == 0:
+@dataclass(frozen=True)
+class Dropout:
+    """The draws of a step's dropout: several processes make those that one would make for the whole batch.
+
+    Attributes:
+        generator: on the world's device, equal in all processes.
+        world: of the processes, which have equal shares of the batch.
+    """
+
+    generator: torch.Generator
+    world: World
+
+
+def dropped(x: Tensor, share: float, dropout: Dropout | None) -> Tensor:
+    """x [N, ...] with a share of its values set to 0 and the others enlarged; without ``dropout``, x."""
+    if dropout is None or share == 0:
         return x
-    kept = torch.empty_like(x).bernoulli_(1 - share, generator=generator)
-    return x * kept / (1 - share)
+    total = len(x) * dropout.world.size
+    kept = x.new_empty(total, *x.shape[1:]).bernoulli_(1 - share, generator=dropout.generator)
+    return x * kept[dropout.world.share(total)] / (1 - share)
 
 
 def cosine(number: int, steps: int, warm_up: int) -> float:
@@ -89,15 +104,27 @@ def cosine(number: int, steps: int, warm_up: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (number - warm_up) / max(1, steps - warm_up)))
 
 
+@dataclass(frozen=True)
+class Schedule:
+    """How often a training does what is not training; the weights do not depend on it."""
+
+    log_every: int = 20
+    """Steps between rows of the log."""
+    validate_every: int = 500
+    """Steps between validations."""
+    track_every: int = 4
+    """Validations between tryings of the weights on the videos of --track; the last one has it always."""
+    checkpoint_seconds: float = 120.0
+    """Between checkpoints, at least."""
+
+
 def run_training(
     task: Task,
     out: Path,
     options: Mapping[str, Any],
     world: World,
-    *,
-    log_every: int = 20,
-    validate_every: int,
-    checkpoint_seconds: float = 120.0,
+    schedule: Schedule,
+    tracking: Callable[[NetworkWeights], dict[str, float]] | None = None,
 ) -> dict[str, float]:
     """Train until the last step, from the checkpoint in ``out`` if there is one; leave the weights there.
 
@@ -106,56 +133,71 @@ def run_training(
         out: folder of the run, made where it is missing.
         options: everything that decides about the result; a checkpoint made with others is refused.
         world: of the processes that train together; the first one writes.
-        log_every, validate_every: steps.
-        checkpoint_seconds: between checkpoints, at least.
+        schedule: of log, validations and checkpoints.
+        tracking: how well weights track.
 
     Returns:
-        What the last validation measured.
+        The last row of the log.
 
     Raises:
-        InputError: the folder cannot be written, its checkpoint is damaged or of other options.
+        InputError: the folder cannot be written, its checkpoint is damaged or of other options, or the loss is not
+            finite.
     """
     writes = world.rank == 0
-    try:
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         start = _restore(task, out / CHECKPOINT, options)
         if writes:
             _shorten_log(out / LOG, start)
-    except OSError as error:
-        raise InputError(f"cannot write to {str(out)!r}: {error.strerror}: give another --out") from None
-    results: dict[str, float] = {}
     total = torch.zeros((), device=world.device)
+    since = start
     saved = logged = time.monotonic()
-    progress = tqdm(total=task.steps, initial=start, unit="step", disable=None if writes else True)
-    with progress:
+    with tqdm(total=task.steps, initial=start, unit="step", disable=None if writes else True) as progress:
         for number in range(start, task.steps):
             total += task.step(number)
             progress.update()
             done, last = number + 1, number + 1 == task.steps
-            if done % log_every and not last:
+            if done % schedule.log_every and not last:
                 continue
-            loss = float(total) / ((done - 1) % log_every + 1)
-            total.zero_()
+            loss = float(total) / (done - since)
             if not math.isfinite(loss):
-                raise InputError(f"the loss is {loss} at step {done}: lower the learning rate, or use --precision fp32")
-            now = time.monotonic()
-            row = {"step": done, "loss": loss, "learning_rate": task.learning_rate(number)}
-            row["samples_per_s"] = task.samples_per_step * ((done - 1) % log_every + 1) / (now - logged)
-            if last or done // validate_every > (done - log_every) // validate_every:
-                results = task.validate()
-                row |= results
-                progress.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
-            progress.set_postfix(loss=f"{loss:.3f}", samples_s=f"{row['samples_per_s']:.0f}")
-            logged = time.monotonic()
+                raise InputError(
+                    f"the loss is {loss} at step {done}: give another --out and a lower --learning-rate or fp32"
+                )
+            samples_per_s = task.samples_per_step * (done - since) / (time.monotonic() - logged)
+            row: dict[str, float] = {"step": done, "loss": loss, "learning_rate": task.learning_rate(number)}
+            row["samples_per_s"] = samples_per_s
+            progress.set_postfix(loss=f"{loss:.3f}", samples_s=f"{samples_per_s:.0f}")
+            validations = done // schedule.validate_every
+            validates = last or validations > since // schedule.validate_every
+            if validates:
+                row |= task.validate()
+                if tracking and writes and (last or validations % schedule.track_every == 0):
+                    row |= tracking(task.weights())
             if writes:
-                _append(out / LOG, row)
-                if last or logged - saved > checkpoint_seconds:
-                    _save(out / CHECKPOINT, {"step": done, "options": dict(options), "task": task.state()})
-                    saved = time.monotonic()
+                if validates:
+                    progress.write("  ".join(f"{name} {value:.4g}" for name, value in row.items()))
+                with _writing(out):
+                    _append(out / LOG, row)
+                    if last or time.monotonic() - saved > schedule.checkpoint_seconds:
+                        _save(out / CHECKPOINT, {"step": done, "options": dict(options), "task": task.state()})
+                        saved = time.monotonic()
+            total.zero_()
+            since, logged = done, time.monotonic()
+    rows = read_log(out / LOG)
     if writes:
-        plot_log(read_log(out / LOG), out / PLOT)
+        with _writing(out):
+            plot_log(rows, out / PLOT)
         save_weights(out / WEIGHTS, task.weights())
-    return results or _last_row(out / LOG)
+    return rows[-1] if rows else {}
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"cannot write to {str(out)!r}: {error.strerror}: give another --out") from None
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
@@ -173,21 +215,26 @@ def _restore(task: Task, path: Path, options: Mapping[str, Any]) -> int:
     """How many steps are done."""
     if not path.exists():
         return 0
+    damaged = InputError(f"{str(path)!r} is damaged or no checkpoint of this training: remove it to start anew")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         step, trained_with = int(checkpoint["step"]), dict(checkpoint["options"])
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError):
-        raise InputError(f"{str(path)!r} is damaged or no checkpoint: remove it to start anew") from None
+    except Exception:  # whatever the damage makes torch raise
+        raise damaged from None
     others = sorted(name for name in {*options, *trained_with} if options.get(name) != trained_with.get(name))
     if others:
         raise InputError(
             f"{str(path)!r} was made with another {', '.join(others)}: give another --out, or the same options to go on"
         )
-    task.restore(checkpoint["task"])
+    try:
+        task.restore(checkpoint["task"])
+    except (KeyError, ValueError, RuntimeError):
+        raise damaged from None
     return step
 
 
 def _save(path: Path, checkpoint: dict[str, Any]) -> None:
+    """At every moment the file is the last checkpoint or this one."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         torch.save(checkpoint, file)
@@ -198,15 +245,13 @@ def _save(path: Path, checkpoint: dict[str, Any]) -> None:
 
 def _append(path: Path, row: dict[str, float]) -> None:
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({name: float(f"{value:.6g}") for name, value in row.items()}) + "\n")
+        rounded = {name: value if isinstance(value, int) else float(f"{value:.6g}") for name, value in row.items()}
+        file.write(json.dumps(rounded) + "\n")
 
 
 def _shorten_log(path: Path, steps: int) -> None:
     """Leave out what was logged after the checkpoint: it is done again."""
     rows = [row for row in read_log(path) if row["step"] <= steps]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def _last_row(path: Path) -> dict[str, float]:
-    rows = read_log(path)
-    return rows[-1] if rows else {}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    os.replace(temporary, path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-_VALIDATED = ("top1", "accuracy", "precision", "auc")
+_VALIDATED = ("top1", "held_back_precision", "precision", "auc")
 
 
 def plot_log(rows: list[dict[str, float]], path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..backbone import ROI_FEATURES
@@ -27,8 +28,8 @@ from ..roi_pool import roi_pool
 from ..sampling import BoxSampler, apart, overlapping
 from ..weights import IMAGENET_MEAN, NetworkWeights
 from .distributed import World
-from .domains import Domain
-from .loop import dropped, new_module, random_generator
+from .domains import Domain, held_back_frames, training_frames
+from .loop import Dropout, dropped, new_module, random_generator
 from .trunk import TrainableTrunk
 from .windows import View, window
 
@@ -99,11 +100,11 @@ class MultiDomainNet(nn.Module):
         boxes_xywh: Tensor,
         domain: int,
         autocast: AbstractContextManager[Any],
-        dropout: torch.Generator | None = None,
+        dropout: Dropout | None = None,
     ) -> Tensor:
         """Background and target score [N * K, 2] of the boxes [N, K, 4] in the images [N, 3, h, w].
 
-        ``dropout`` is the generator of its draws; without one nothing is dropped.
+        Without ``dropout`` nothing is dropped.
         """
         n, k = boxes_xywh.shape[:2]
         with autocast:
@@ -114,7 +115,8 @@ class MultiDomainNet(nn.Module):
         if self._config.roi_layer == "pool":
             bins = roi_pool(features, rois, ROI_BINS, 1 / STRIDE)
         else:
-            bins = max_roi_align(features, rois, ROI_BINS, 1 / STRIDE, self._config.sampling_ratio)
+            ratio = self._config.sampling_ratio
+            bins = max_roi_align(features, rois, ROI_BINS, 1 / STRIDE, ratio, deterministic=True)
         x = bins.permute(0, 2, 3, 1).flatten(1)  # (y, x, channel)
         for layer in self.hidden:
             x = dropped(F.relu(layer(x)), self._config.dropout, dropout)
@@ -143,7 +145,15 @@ class MultiDomainTraining:
         self._config, self._world, self._domains = config, world, list(domains)
         self.steps = config.cycles * len(domains)
         self.samples_per_step = config.positives + config.negatives
+        frames = config.frames
+        if frames < 1 or frames % world.size or config.positives % frames or config.negatives % frames:
+            raise InputError(
+                f"{config.positives} positives and {config.negatives} negatives of {frames} frames in {world.size} "
+                "processes: give multiples of --frames, and --frames as a multiple of the processes"
+            )
         self.net = new_module(lambda: MultiDomainNet(trunk, feature_scale, len(domains), config), config.seed, world)
+        # The statistics of one video's windows are no other video's: the normalisations keep those they came with.
+        self.net.eval()
         self._mean = torch.tensor(IMAGENET_MEAN, device=world.device)[:, None, None]
         self._optimizer = torch.optim.SGD(self._groups(), lr=config.learning_rate, momentum=config.momentum)
 
@@ -155,8 +165,8 @@ class MultiDomainTraining:
         """One iteration on one domain; its loss."""
         config, world = self._config, self._world
         domain = self._domain(number)
-        images, boxes = self._batch(number, domain)
-        dropout = random_generator(world.device, config.seed, 3, number, world.rank)
+        images, boxes = self._batch(number, domain, training_frames(self._domains[domain]))
+        dropout = Dropout(random_generator(world.device, config.seed, 3, number), world)
         scores = self.net(images, boxes, domain, self._autocast(), dropout)
         loss = F.cross_entropy(scores, self._labels(len(images)))
         self._optimizer.zero_grad()
@@ -167,14 +177,16 @@ class MultiDomainTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Share of the boxes of other draws that their domain's branch tells right: target from surroundings."""
-        right = []
+        """Precision on held-back frames: what share of its boxes with the highest scores are on the target."""
+        precision = []
         for i in range(min(len(self._domains), 40)):
             domain = i * len(self._domains) // min(len(self._domains), 40)
-            images, boxes = self._batch(self.steps + i, domain)
+            images, boxes = self._batch(self.steps + i, domain, held_back_frames(self._domains[domain]))
             scores = self.net(images, boxes, domain, self._autocast())
-            right.append((scores.argmax(dim=1) == self._labels(len(images))).float().mean())
-        return {"accuracy": float(self._world.average(torch.stack(right).mean()))}
+            on_target = self._labels(len(images)) == TARGET
+            best = (scores[:, TARGET] - scores[:, BACKGROUND]).topk(int(on_target.sum())).indices
+            precision.append(on_target[best].float().mean())
+        return {"held_back_precision": float(self._world.average(torch.stack(precision).mean()))}
 
     def state(self) -> dict[str, Any]:
         """Network and momentum."""
@@ -213,7 +225,7 @@ class MultiDomainTraining:
         labels[:, :positives] = TARGET
         return labels.flatten()
 
-    def _batch(self, number: int, domain: int) -> tuple[Tensor, Tensor]:
+    def _batch(self, number: int, domain: int, frames: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """This process's images [F, 3, side, side] minus the mean, and boxes [F, K, 4]: positives, then negatives."""
         config = self._config
         rng = np.random.default_rng((config.seed, 2, number))
@@ -222,20 +234,22 @@ class MultiDomainTraining:
         seeds = rng.integers(0, 2**62, size=config.frames)
         pixels, boxes = [], []
         for seed in seeds[self._world.share(config.frames)]:
-            image, box = self._view(domain, np.random.default_rng(seed), mirrored)
+            image, box = self._view(domain, frames, np.random.default_rng(seed), mirrored)
             pixels.append(torch.from_numpy(image))
             boxes.append(self._samples(torch.from_numpy(box), int(seed)))
         x = torch.stack(pixels).to(self._world.device).permute(0, 3, 1, 2).float()
         if grey:
             x = (x * x.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=1, keepdim=True).expand_as(x)
-        middle = x.mean()
+        middle = x.mean(dim=(1, 2, 3), keepdim=True)
         x = ((x - middle) * contrast + middle * light).clamp(0, 255) - self._mean
         return x.contiguous(memory_format=torch.channels_last), torch.stack(boxes).to(self._world.device)
 
-    def _view(self, domain: int, rng: np.random.Generator, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+    def _view(
+        self, domain: int, frames: NDArray[np.int64], rng: np.random.Generator, mirrored: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
         config, source = self._config, self._domains[domain]
         for _ in range(_TRIES):
-            frame = source.frame(int(rng.integers(len(source))))
+            frame = source.frame(int(rng.choice(frames)))
             if frame is not None:
                 size = float(np.exp(rng.uniform(np.log(config.target_size_min), np.log(config.target_size_max))))
                 place = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)

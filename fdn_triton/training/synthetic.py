@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .images import IMAGE_SUFFIXES, decoded
+from .images import IMAGE_SUFFIXES, read_image
 
 _FRAME_WH = (480, 360)
 _FRAMES = 40
@@ -53,8 +53,13 @@ class SyntheticDomain:
     def _scene(self) -> _Scene | None:
         rng = np.random.default_rng(self.seed)
         chosen = rng.choice(len(self.photographs), size=3, replace=len(self.photographs) < 3)
-        images = [_read(self.photographs[i]) for i in chosen]
+        images = [self._photograph(int(i)) for i in chosen]
         return _Scene(rng, *images) if all(image is not None for image in images) else None  # type: ignore[arg-type]
+
+    def _photograph(self, number: int) -> NDArray[np.uint8] | None:
+        """The photograph with this number, or the next one that can be read."""
+        order = self.photographs[number:] + self.photographs[:number]
+        return next((image for path in order if (image := read_image(path)) is not None), None)
 
 
 def synthetic_domains(folder: Path, count: int, seed: int) -> list[SyntheticDomain]:
@@ -177,10 +182,3 @@ def _patch(rng: np.random.Generator, source: NDArray[np.uint8], size_wh: NDArray
 
 def _rotation(angle: float) -> NDArray[np.float64]:
     return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-
-
-def _read(path: Path) -> NDArray[np.uint8] | None:
-    try:
-        return decoded(path.read_bytes())
-    except OSError:
-        return None

@@ -11,17 +11,24 @@ size under one learning rate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..backbone import POOL, POOL_PADDING, POOL_STRIDE, POOLED_LAYERS
+from ..backbone import POOL, POOL_PADDING, POOL_STRIDE, POOLED_LAYERS, Backbone
+from ..config import NetworkConfig
+from ..errors import InputError
+from ..frame import check_image, network_input, network_size
+from ..weights import IMAGENET_MEAN, NetworkWeights
 
 _SHAPES = ((3, 96, 7, 2, 3), (96, 256, 5, 2, 2), (256, 512, 3, 1, 1), (512, 512, 3, 1, 1), (512, 512, 3, 1, 1))
 _INPUT_SCALE = 1 / 64
 _LRN_CONSTANT = 2.0**-0.75
+_LARGEST_DIFFERENCE = 0.03  # of the features, relative
 
 
 class TrainableTrunk(nn.Module):
@@ -77,6 +84,40 @@ class TrainableTrunk(nn.Module):
             tensors[f"conv{i}.weight"] = weight.float().cpu()
             tensors[f"conv{i}.bias"] = (norm.bias - norm.running_mean * factor).float().cpu()
         return tensors
+
+
+@torch.no_grad()
+def trunk_to_train(
+    weights: NetworkWeights, network: NetworkConfig, frames: Iterable[NDArray[np.uint8]]
+) -> TrainableTrunk:
+    """The trunk of a weights file, to go on training it.
+
+    Args:
+        weights: made by this package's training.
+        network: of the weights.
+        frames: RGB images [H, W, 3] on which the trunk has to compute what the tracker does.
+
+    Raises:
+        InputError: it does not: the weights are of another project, whose activations LRN changes, or another mean
+            pixel is subtracted.
+    """
+    trunk = TrainableTrunk.from_folded(weights.tensors, network.conv_layers).eval()
+    backbone = Backbone.with_weights(network, weights.tensors, weights.feature_scale)
+    error = size = 0.0
+    for frame in frames:
+        height, width = frame.shape[:2]
+        size_hw = network_size(height, width, short_side=240, max_side=480)
+        image = check_image(frame)
+        expected = backbone(network_input(image, size_hw, torch.tensor(weights.mean)))
+        features = trunk(network_input(image, size_hw, torch.tensor(IMAGENET_MEAN))) * weights.feature_scale
+        error += float((features - expected).square().sum())
+        size += float(expected.square().sum())
+    if not error <= _LARGEST_DIFFERENCE**2 * size:
+        raise InputError(
+            f"{weights.name!r} has other features, by {(error / size) ** 0.5 if size else np.inf:.0%}, without its "
+            "normalisation layers, which are left out while training: give weights of train classify"
+        )
+    return trunk
 
 
 def _source_scale(layer: int) -> float:
