@@ -1,0 +1,74 @@
+"""What the tests of training train on: images of three colours, pieces of the embedded clip, a trunk to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fdn_triton.training.trunk import TrainableTrunk
+from fdn_triton.weights import IMAGENET_MEAN, NetworkWeights, save_weights
+
+_CLASSIFY = "--image-side 24 --batch 12 --epochs 2 --learning-rate 0.02 --device cpu"
+_DOMAINS = "--window 96 --frames 2 --positives 4 --negatives 12 --target-size-min 30 --target-size-max 40 --device cpu"
+CLASSIFY_FLAGS, DOMAINS_FLAGS = _CLASSIFY.split(), _DOMAINS.split()
+
+
+def class_folders(root: Path, each: int = 25) -> Path:
+    """``root/<colour>/images/<i>.jpg``: noise about three colours."""
+    rng = np.random.default_rng(0)
+    for name, bgr in {"blue": (200, 60, 60), "green": (60, 200, 60), "red": (60, 60, 200)}.items():
+        (root / name / "images").mkdir(parents=True)
+        for i in range(each):
+            image = np.clip(rng.normal(bgr, 25, (24, 24, 3)), 0, 255).astype(np.uint8)
+            cv2.imwrite(str(root / name / f"images/{i:02d}.jpg"), image)
+    return root
+
+
+def video_folders(root: Path, names: tuple[str, ...] = ("first", "second"), frames: int = 10) -> Path:
+    """OTB-like folders, a part of the clip each."""
+    from small_otb import add_sequence
+
+    for i, name in enumerate(names):
+        add_sequence(root, name, 1 + 15 * i, frames)
+    return root
+
+
+def start_weights(path: Path) -> Path:
+    """Random convolutions with the activations that training starts from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        trunk = TrainableTrunk()
+    save_weights(path, NetworkWeights(path.name, trunk.folded(), IMAGENET_MEAN, 20.0, None, "for a test", ""))
+    return path
+
+
+class PaintedDomain:
+    """A domain without files: a bright square on noise; it remembers which frames were asked for."""
+
+    def __init__(self, name: str = "painted", frames: int = 15, readable: bool = True) -> None:
+        self.name, self._frames, self._readable = name, frames, readable
+        self.asked: set[int] = set()
+
+    def __len__(self) -> int:
+        return self._frames
+
+    def frame(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]] | None:
+        """A square of 40 pixels, two further to the right in every frame."""
+        self.asked.add(number)
+        if not self._readable:
+            return None
+        image = np.random.default_rng(number).integers(0, 90, (120, 160, 3), dtype=np.uint8)
+        left = 40 + 2 * number
+        image[40:80, left : left + 40] = (250, 200, 40)
+        return image, np.array([left, 40, 40, 40], dtype=np.float64)
+
+
+def bounding_box(mask: NDArray[np.bool_]) -> Iterator[int]:
+    """x, y, w, h of the true pixels."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    yield from (columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0])
