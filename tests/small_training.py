@@ -42,8 +42,10 @@ def start_weights(path: Path) -> Path:
     """Random convolutions with the activations that training starts from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        trunk = TrainableTrunk()
-    save_weights(path, NetworkWeights(path.name, trunk.folded(), IMAGENET_MEAN, 20.0, None, "for a test", ""))
+        trunk = TrainableTrunk().eval()
+        with torch.no_grad():
+            scale = 10 / float(trunk(50 * torch.randn(1, 3, 96, 96)).std())
+    save_weights(path, NetworkWeights(path.name, trunk.folded(), IMAGENET_MEAN, scale, None, "for a test", ""))
     return path
 
 

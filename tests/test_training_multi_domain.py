@@ -1,0 +1,186 @@
+"""Multi-domain training: samples, gradients into the convolutions, one branch a step, exact continuation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_training import PaintedDomain, start_weights
+
+from fdn_triton.backbone import Backbone
+from fdn_triton.boxes import iou
+from fdn_triton.config import NetworkConfig
+from fdn_triton.errors import InputError
+from fdn_triton.training.distributed import World
+from fdn_triton.training.domains import held_back_frames, training_frames
+from fdn_triton.training.multi_domain import MultiDomainConfig, MultiDomainTraining
+from fdn_triton.training.trunk import TrainableTrunk
+from fdn_triton.weights import load_weights
+
+CPU = torch.device("cpu")
+ALONE = World(0, 1, CPU)
+CONFIG = MultiDomainConfig(
+    cycles=6, frames=2, positives=8, negatives=24, window=128, target_size_min=40, target_size_max=50, dropout=0.3
+)
+MakeTask = Callable[..., MultiDomainTraining]
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory) -> MakeTask:
+    path = start_weights(tmp_path_factory.mktemp("start") / "start.safetensors")
+    weights = load_weights(path, NetworkConfig())
+
+    def task(domains=None, world: World = ALONE, **numbers) -> MultiDomainTraining:
+        domains = domains or [PaintedDomain("one"), PaintedDomain("two")]
+        trunk = TrainableTrunk.from_folded(weights.tensors)
+        return MultiDomainTraining(domains, trunk, weights.feature_scale, replace(CONFIG, **numbers), world)
+
+    return task
+
+
+def parameters(task: MultiDomainTraining) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in task.net.state_dict().items()}
+
+
+def changed(task: MultiDomainTraining, before: dict[str, torch.Tensor]) -> set[str]:
+    return {name for name, value in task.net.state_dict().items() if not torch.equal(value, before[name])}
+
+
+def test_samples_overlap_the_target_as_they_should(make: MakeTask) -> None:
+    task = make()
+    for number in range(5):
+        images, boxes = task._batch(number, 0, training_frames(PaintedDomain()))
+        assert images.shape == (2, 3, 128, 128) and boxes.shape == (2, 16, 4)
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        labels = task._labels(2).view(2, 16)
+        assert labels.sum() == 8 and bool((labels[:, :4] == 1).all())
+        for image, frame_boxes in zip(images, boxes, strict=True):
+            bright = (image[0] - image[2] > 105).numpy()  # the yellow square, in any light
+            rows, columns = np.flatnonzero(bright.any(axis=1)), np.flatnonzero(bright.any(axis=0))
+            if len(rows) == 0:  # a step without colours
+                continue
+            target = torch.tensor([columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1], dtype=torch.float32)
+            overlap = iou(frame_boxes, target)
+            assert float(overlap[:4].min()) > 0.6 and float(overlap[4:].max()) < 0.6  # 0.7 and 0.5, and a pixel
+
+
+@pytest.mark.parametrize("size", [(30.0, 90.0), (60.0, 60.0), (110.0, 20.0)])
+def test_limits_of_the_overlap(make: MakeTask, size: tuple[float, float]) -> None:
+    task, target = make(), torch.tensor([30.0, 25.0, *size])
+    for seed in range(5):
+        boxes = task._samples(target, seed)
+        overlap = iou(boxes, target)
+        assert len(boxes) == 16 and float(overlap[:4].min()) >= 0.7 and float(overlap[4:].max()) <= 0.5
+
+
+def test_it_learns_and_moves_the_branch_of_its_domain_only(make: MakeTask) -> None:
+    task = make()
+    before = parameters(task)
+    domain = task._domain(0)
+    first = float(task.step(0))
+    moved = changed(task, before)
+    assert {"trunk.conv1.weight", "trunk.conv2.weight", "trunk.conv3.weight"} <= moved, "through max-RoIAlign"
+    assert {"_layers.0.weight", "_layers.1.weight"} <= moved  # fc4, fc5
+    branches = {f"_layers.{2 + i}.{part}" for i in range(2) for part in ("weight", "bias")}
+    assert moved & branches == {f"_layers.{2 + domain}.{part}" for part in ("weight", "bias")}
+    assert not {name for name in moved if "running" in name or "num_batches" in name}, "statistics stay"
+    losses = [float(task.step(number)) for number in range(1, task.steps)]
+    assert task.steps == 12 and sum(losses[-3:]) / 3 < 0.8 * first
+    assert task.validate()["held_back_precision"] > 0.6
+
+
+def test_every_domain_has_its_turn_in_every_cycle(make: MakeTask) -> None:
+    task = make([PaintedDomain(str(i)) for i in range(5)])
+    cycles = [[task._domain(5 * cycle + place) for place in range(5)] for cycle in range(4)]
+    assert all(sorted(cycle) == [0, 1, 2, 3, 4] for cycle in cycles) and len({tuple(c) for c in cycles}) > 1
+
+
+def test_held_back_frames_are_for_validation_only(make: MakeTask) -> None:
+    domains = [PaintedDomain("one"), PaintedDomain("two")]
+    task = make(domains)
+    for number in range(task.steps):
+        task.step(number)
+    for domain in domains:
+        assert domain.asked <= set(training_frames(domain)) and len(domain.asked) > 4
+        domain.asked.clear()
+    before = parameters(task)
+    validated = task.validate()
+    assert all(domain.asked and domain.asked <= set(held_back_frames(domain)) for domain in domains)
+    assert not changed(task, before) and task.validate() == validated, "measuring changes nothing"
+
+
+def test_a_step_depends_on_its_number_and_the_state_only(make: MakeTask) -> None:
+    whole, first, second = make(), make(), make()
+    for number in range(6):
+        whole.step(number)
+    for number in range(3):
+        first.step(number)
+    first.validate()
+    torch.rand(3)
+    second.restore(first.state())
+    for number in range(3, 6):
+        second.step(number)
+    assert not changed(whole, parameters(second)) and changed(whole, parameters(first))
+    assert changed(make(seed=1), parameters(make()))
+
+
+def test_the_exported_network_computes_the_same(make: MakeTask) -> None:
+    task = make()
+    for number in range(6):
+        task.step(number)
+    weights = task.weights()
+    assert weights.roi_grid == "midpoint" and set(weights.tensors) == {
+        f"{layer}.{part}" for layer in ("conv1", "conv2", "conv3", "fc4", "fc5") for part in ("weight", "bias")
+    }
+    images, _ = task._batch(0, 0, np.arange(3))
+    backbone = Backbone.with_weights(NetworkConfig(), weights.tensors, weights.feature_scale)
+    with torch.no_grad():
+        expected = task.net.trunk(images) * weights.feature_scale
+        assert float((backbone(images) - expected).norm() / expected.norm()) < 1e-2
+    assert torch.equal(weights.tensors["fc4.weight"], task.net.hidden[0].weight)
+
+
+def test_two_processes_share_the_frames_of_one(make: MakeTask) -> None:
+    frames = training_frames(PaintedDomain())
+    whole = make()._batch(3, 1, frames)
+    parts = [make(world=World(rank, 2, CPU))._batch(3, 1, frames) for rank in range(2)]
+    for one, halves in zip(whole, zip(*parts, strict=True), strict=True):
+        torch.testing.assert_close(one, torch.cat(halves))
+
+
+@pytest.mark.parametrize("variant", [{"fc_layers": 2}, {"roi_layer": "pool"}, {"sampling_ratio": 1}])
+def test_variants_of_the_network(make: MakeTask, variant: dict[str, object]) -> None:
+    task = make(**variant)
+    before = parameters(task)
+    assert 0 < float(task.step(0)) < 5 and "trunk.conv1.weight" in changed(task, before)
+    assert ("fc5.weight" in task.weights().tensors) == (variant.get("fc_layers") != 2)
+
+
+def test_bf16_follows_fp32(make: MakeTask) -> None:
+    fp32, bf16 = float(make().step(0)), float(make(precision="bf16").step(0))
+    assert bf16 == pytest.approx(fp32, rel=0.05) and bf16 != fp32
+
+
+def test_numbers_that_cannot_be_shared_are_refused(make: MakeTask) -> None:
+    with pytest.raises(InputError, match="8 positives and 24 negatives of 3 frames in 1 processes"):
+        make(frames=3)
+    with pytest.raises(InputError, match="of 2 frames in 4 processes"):
+        make(world=World(0, 4, CPU))
+    with pytest.raises(InputError, match="0 frames"):
+        make(frames=0)
+
+
+def test_a_domain_that_cannot_be_read_is_named(make: MakeTask) -> None:
+    with pytest.raises(InputError, match="torn: 4 frames in a row cannot be read: leave this sequence out"):
+        make([PaintedDomain("torn", readable=False)]).step(0)
+
+
+def test_the_start_is_the_weights_of_classification(make: MakeTask, tmp_path: Path) -> None:
+    start = load_weights(start_weights(tmp_path / "start.safetensors"), NetworkConfig())
+    tensors = make().weights().tensors
+    for name, tensor in start.tensors.items():
+        torch.testing.assert_close(tensors[name], tensor, rtol=1e-5, atol=1e-7)
