@@ -93,6 +93,14 @@ def test_it_learns_and_moves_the_branch_of_its_domain_only(make: MakeTask) -> No
     assert task.validate()["held_back_precision"] > 0.6
 
 
+def test_convolutions_can_stay(make: MakeTask) -> None:
+    task = make(convolution_rate=0.0)
+    before = parameters(task)
+    task.step(0)
+    moved = changed(task, before)
+    assert "_layers.0.weight" in moved and not {name for name in moved if name.startswith("trunk")}
+
+
 def test_every_domain_has_its_turn_in_every_cycle(make: MakeTask) -> None:
     task = make([PaintedDomain(str(i)) for i in range(5)])
     cycles = [[task._domain(5 * cycle + place) for place in range(5)] for cycle in range(4)]
