@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from fdn_triton import evaluate, track
+from fdn_triton import evaluate, track, train
 from fdn_triton.demo import clip_path
 from fdn_triton.sequence import open_sequence
 
@@ -53,6 +53,14 @@ def test_every_evaluation_command_parses() -> None:
     assert len(commands) > 3
     for command in commands:
         evaluate._parse(shlex.split(command, comments=True))
+
+
+def test_every_training_command_parses() -> None:
+    text = README.replace("\\\n", " ")
+    commands = re.findall(r"^(?:python|torchrun .*?) -m fdn_triton\.train (.*)$", text, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        train._parse(shlex.split(command, comments=True))
 
 
 def test_layout_names_every_module() -> None:
