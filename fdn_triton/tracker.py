@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from .online import Lesson, SampleMemory, Update, fine_tune
 from .sampling import rounded
 from .target_sampling import TargetSampler
 from .timing import StageClock
-from .weights import DEFAULT_WEIGHTS, UNTRAINED, UNTRAINED_WARNING, NetworkWeights, check_weights, load_weights
+from .weights import DEFAULT_WEIGHTS, NetworkWeights, check_weights, load_weights
 
 
 @dataclass(frozen=True)
@@ -68,8 +67,8 @@ class Tracker:
 
     Args:
         config: all numbers; ``TrackerConfig()`` is the paper's, ``TrackerConfig.from_preset`` gives others.
-        weights: a name, a path (safetensors, .mat, .pth) or loaded weights; None for the default, which warns as long
-            as it is untrained.
+        weights: a name, a path (safetensors, .mat, .pth) or loaded weights; None for the
+            trained ones that come with the package.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
 
     Every target draws from a generator of its own, seeded with ``config.seed``: a target's track does not depend on
@@ -87,10 +86,7 @@ class Tracker:
         device: str | torch.device = "auto",
     ) -> None:
         config = config or TrackerConfig()
-        if weights is None:
-            weights = DEFAULT_WEIGHTS
-            if weights == UNTRAINED:
-                warnings.warn(UNTRAINED_WARNING, stacklevel=2)
+        weights = DEFAULT_WEIGHTS if weights is None else weights
         if isinstance(weights, NetworkWeights):
             check_weights(weights, config.network)
         else:

@@ -35,8 +35,10 @@ UNTRAINED = "untrained"
 UNTRAINED_WARNING = (
     "these weights are untrained: only distinct targets are followed well; give a file with --weights (weights=)"
 )
-DEFAULT_WEIGHTS = UNTRAINED
-"""What ``load_weights`` is given where the user names nothing."""
+SHIPPED = "fdn"
+DEFAULT_WEIGHTS = SHIPPED
+"""What ``load_weights`` is given where the user names nothing: the trained weights that come with the package."""
+_SHIPPED_FILE = Path(__file__).with_suffix("") / "fdn.safetensors"
 
 FORMAT_VERSION = 1
 FC_INPUT_ORDER = "y,x,channel"
@@ -56,7 +58,7 @@ class NetworkWeights:
     """A network's parameters and what belongs to them."""
 
     name: str
-    """``untrained`` or the file's name."""
+    """``fdn``, ``untrained`` or the file's name."""
     tensors: Mapping[str, Tensor]
     """float32 on the CPU, contiguous; names, shapes and orders as the module's docstring says."""
     mean: tuple[float, float, float]
@@ -90,7 +92,8 @@ def load_weights(name_or_path: str | Path, network: NetworkConfig) -> NetworkWei
     left out; every other surplus tensor is refused.
 
     Args:
-        name_or_path: ``"untrained"`` for :func:`untrained_weights`, or the path of a ``.safetensors`` file of
+        name_or_path: ``"fdn"`` for the package's own (3 convolutions, 3 FC layers; fdn_triton/weights/README.md says how
+            they were made), ``"untrained"`` for :func:`untrained_weights`, or the path of a ``.safetensors`` file of
             :func:`save_weights`, a MatConvNet ``.mat`` file (VGG-M, MDNet, the FDN release) or a py-MDNet or
             RT-MDNet ``.pth`` or ``.pt`` file. A file with another suffix is recognised by its first bytes.
         network: the network they are for: ``conv_layers`` and ``fc_layers`` count.
@@ -105,16 +108,17 @@ def load_weights(name_or_path: str | Path, network: NetworkConfig) -> NetworkWei
     """
     if name_or_path == UNTRAINED:
         return untrained_weights(network)
-    path = Path(name_or_path)
+    shipped = name_or_path == SHIPPED
+    path = _SHIPPED_FILE if shipped else Path(name_or_path)
     try:
         sha256, kind = _sha256(path), _kind(path)
     except OSError as error:
         raise InputError(
             f"cannot read {str(path)!r}: {error.strerror}: give the path of a .safetensors, .mat or .pth "
-            "file, or 'untrained'"
+            "file, 'fdn' or 'untrained'"
         ) from None
     if kind == "own":
-        return _load_own(path, network, sha256)
+        return _load_own(path, network, sha256, SHIPPED if shipped else path.name)
     foreign = read_matconvnet(path) if kind == "mat" else read_checkpoint(path)
     found = foreign.tensors
     if not any(name.startswith("fc") for name in found):
@@ -132,10 +136,10 @@ def load_weights(name_or_path: str | Path, network: NetworkConfig) -> NetworkWei
     )
 
 
-def save_weights(path: str | Path, weights: NetworkWeights) -> None:
+def save_weights(path: str | Path, weights: NetworkWeights, dtype: torch.dtype = torch.float32) -> None:
     """Writes the own format, atomically: at every moment ``path`` is as it was or complete.
 
-    The same weights give the same bytes. ``name`` and ``sha256`` are not stored: they are the file's.
+    Tensors are stored as ``dtype``; fp16 halves the file and keeps three digits. The same weights give the same bytes. ``name`` and ``sha256`` are not stored: they are the file's.
 
     Raises:
         InputError: the path does not end in ``.safetensors`` or cannot be written, or a tensor has NaN or
@@ -154,7 +158,10 @@ def save_weights(path: str | Path, weights: NetworkWeights) -> None:
     }
     metadata = json.dumps(fields, sort_keys=True)
     _parse_metadata(path, metadata)
-    tensors = {name: _require_finite(path, name, t.detach().cpu()) for name, t in weights.tensors.items()}
+    tensors = {
+        name: _require_finite(path, name, tensor.detach().cpu().to(dtype)).to(dtype)
+        for name, tensor in weights.tensors.items()
+    }
     content = to_safetensors(tensors, {"fdn_triton": metadata})
     # beside the target, because a rename is atomic on one file system only
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -246,7 +253,7 @@ def _kind(path: Path) -> str:
     raise InputError(f"{str(path)!r} is of no known format: give a .safetensors, .mat, .pth or .pt file")
 
 
-def _load_own(path: Path, network: NetworkConfig, sha256: str) -> NetworkWeights:
+def _load_own(path: Path, network: NetworkConfig, sha256: str, name: str) -> NetworkWeights:
     wanted = tensor_shapes(network)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -268,9 +275,7 @@ def _load_own(path: Path, network: NetworkConfig, sha256: str) -> NetworkWeights
         tensors = {name: tensor for name, tensor in tensors.items() if name in wanted}
         _checked(path, network, tensors, "it has no 'fdn_triton' metadata, which save_weights writes")
     mean, feature_scale, roi_grid, provenance = _parse_metadata(path, str(stored))
-    return NetworkWeights(
-        path.name, _checked(path, network, tensors), mean, feature_scale, roi_grid, provenance, sha256
-    )
+    return NetworkWeights(name, _checked(path, network, tensors), mean, feature_scale, roi_grid, provenance, sha256)
 
 
 def _parse_metadata(path: Path, stored: str) -> tuple[tuple[float, float, float], float, str | None, str]:

@@ -29,7 +29,7 @@ from ..sampling import BoxSampler, apart, overlapping
 from ..weights import IMAGENET_MEAN, NetworkWeights
 from .distributed import World
 from .domains import Domain, held_back_frames, training_frames
-from .loop import Dropout, dropped, new_module, random_generator
+from .loop import Dropout, cosine, dropped, new_module, random_generator
 from .trunk import TrainableTrunk
 from .windows import View, window
 
@@ -51,11 +51,11 @@ class MultiDomainConfig:
     positive_iou: float = 0.7
     negative_iou: float = 0.5
     learning_rate: float = 1e-3
-    """Of fc4 and fc5; biases learn at twice it, the branches too."""
+    """Of fc4 and fc5 at the beginning; biases learn at twice it. All rates fall to 0 along a cosine."""
     convolution_rate: float = 1e-4
-    """Learning rate of the convolutions."""
+    """Of the convolutions; 0 keeps them as they are, which is three times as fast."""
     branch_rate: float = 1.0
-    """Factor on the branches' learning rate."""
+    """Factor on the learning rate of the branches."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     dropout: float = 0.5
@@ -154,12 +154,13 @@ class MultiDomainTraining:
         self.net = new_module(lambda: MultiDomainNet(trunk, feature_scale, len(domains), config), config.seed, world)
         # The statistics of one video's windows are no other video's: the normalisations keep those they came with.
         self.net.eval()
+        self.net.trunk.requires_grad_(config.convolution_rate > 0)
         self._mean = torch.tensor(IMAGENET_MEAN, device=world.device)[:, None, None]
         self._optimizer = torch.optim.SGD(self._groups(), lr=config.learning_rate, momentum=config.momentum)
 
     def learning_rate(self, number: int) -> float:
         """Of the FC layers in a step."""
-        return self._config.learning_rate
+        return self._config.learning_rate * cosine(number, self.steps, 1)
 
     def step(self, number: int) -> Tensor:
         """One iteration on one domain; its loss."""
@@ -169,6 +170,8 @@ class MultiDomainTraining:
         dropout = Dropout(random_generator(world.device, config.seed, 3, number), world)
         scores = self.net(images, boxes, domain, self._autocast(), dropout)
         loss = F.cross_entropy(scores, self._labels(len(images)))
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["first_lr"] * cosine(number, self.steps, 1)
         self._optimizer.zero_grad()
         loss.backward()
         world.average_gradients(self.net)
@@ -275,8 +278,8 @@ class MultiDomainTraining:
         ):
             weights = [p for p in module.parameters() if p.dim() > 1]
             others = [p for p in module.parameters() if p.dim() == 1]
-            groups.append({"params": weights, "lr": rate, "weight_decay": config.weight_decay})
-            groups.append({"params": others, "lr": 2 * rate})
+            groups.append({"params": weights, "first_lr": rate, "weight_decay": config.weight_decay})
+            groups.append({"params": others, "first_lr": 2 * rate})
         return groups
 
     def _autocast(self) -> AbstractContextManager[Any]:
