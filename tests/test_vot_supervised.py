@@ -15,7 +15,7 @@ from vot_clips import QUICK, TRUTH, vot_folder
 from fdn_triton.errors import InputError
 from fdn_triton.evaluation.vot_region import read_regions
 from fdn_triton.evaluation.vot_supervised import Repetition, track_with_resets
-from fdn_triton.evaluation.work import Settings, fingerprint
+from fdn_triton.evaluation.worker import Settings, fingerprint
 from fdn_triton.frame_source import Frame, image_frames
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import load_weights

@@ -17,7 +17,8 @@ from fdn_triton.errors import InputError
 from fdn_triton.evaluation import work
 from fdn_triton.evaluation.otb import open_dataset
 from fdn_triton.evaluation.profiles import PROFILES
-from fdn_triton.evaluation.work import Outcome, Run, Settings, Task, Unit, Worker, fingerprint, plan, read_run
+from fdn_triton.evaluation.work import Run, Task, Unit, plan, read_run
+from fdn_triton.evaluation.worker import Outcome, Settings, Worker, fingerprint
 from fdn_triton.weights import load_weights
 
 CONFIG = quick_config()
