@@ -172,7 +172,7 @@ def test_damaged_files_are_noticed(place: Place) -> None:
     whole = path.read_text()
     record = json.loads(whole)
     lacking = {key: value for key, value in record.items() if key != "settings"}
-    for text in ("", whole[:100], "[]", "null", json.dumps(lacking), "\xff"):
+    for text in ("", whole[:100], "[]", "null", "[" * 10**5, json.dumps(lacking), "\xff"):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(InputError, match=r"owl_002\.json is damaged"):
             place.repetition.read(place.wanted)
