@@ -13,7 +13,6 @@ from .evaluation.ablation_command import AblationOptions, evaluate_ablation
 from .evaluation.otb_command import OtbOptions, evaluate_otb
 from .evaluation.vot_command import VotOptions, evaluate_vot
 
-
 Options = Union[OtbOptions, VotOptions, AblationOptions]  # noqa: UP007  read at run time
 
 

@@ -88,7 +88,7 @@ VARIANTS: dict[VariantName, Variant] = {
             "1x1 samples a bin",
             network={"sampling_ratio": 1},
             paper={"accuracy": "below"},
-            source="3.2, slightly",
+            source="3.2: slightly",
             training="domains --sampling-ratio 1",
         ),
         Variant(
@@ -129,7 +129,7 @@ VARIANTS: dict[VariantName, Variant] = {
             "each candidate and sample cropped, resized and convolved on its own, as MDNet",
             baselines=("whole-frame",),
             paper={"fps": "below"},
-            source="Table 2: 1 fps instead of 7",
+            source="Table 2: MDNet 1 fps, FDN 7",
             features=CroppedFeatures,
             short=True,
         ),

@@ -38,7 +38,7 @@ class AblationOptions:
     schedule that the method's own --weights had: classification: "classify"; conv-5: "classify --conv-layers 5", then
     "domains --conv-layers 5"; fc-2: "domains --fc-layers 2"; roi-pool: "domains --roi-layer pool"; samples-1 and -3:
     "domains --sampling-ratio 1" and 3. Without, a variant runs on what of the method's weights fits, which the table
-    says, or is left out.
+    says, or is left out. Speeds mean something on a machine that does nothing else, with one worker.
     """
 
     root: Path
@@ -56,7 +56,7 @@ class AblationOptions:
     max_frames: int | None = None
     """Use only so many frames of each sequence."""
     crop_frames: int = 5
-    """Frames of each sequence over which cropping, about 50 times slower, is compared with the whole frame."""
+    """Frames of each sequence over which cropping, ten times slower or more, is compared with the whole frame."""
     where: tyro.conf.OmitArgPrefixes[Where] = field(default_factory=Where)
     device: str = "auto"
     """auto (a GPU if there is one; local workers share all of them), cpu, cuda or cuda:N."""

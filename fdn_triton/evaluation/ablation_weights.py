@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..config import NetworkConfig
 from ..errors import InputError
+from ..results import unwritable
 from ..weights import UNTRAINED, NetworkWeights, check_weights, load_weights, save_weights
 from .ablation import METHOD, VARIANTS, Variant, VariantName
 
@@ -93,7 +94,10 @@ def choose_weights(
         except InputError:
             raise NoWeights(missing) from None
         path = folder / "convolutions.safetensors"
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(folder, error) from None
         save_weights(path, loaded)
         return VariantWeights(
             str(path), load_weights(path, own_network), f"{label}: its convolutions, random FC layers", fair=False

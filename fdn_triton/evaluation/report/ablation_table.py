@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ablation import METHOD, Comparison, Measure, Relation, Variant, VariantName, compare
+from ..ablation import LEVEL_AUC, LEVEL_RATIO, METHOD, Comparison, Measure, Relation, Variant, VariantName, compare
 from ..ablation_weights import VariantWeights
 from ..summary import SequenceScore, TrackerScore, spread
 from .numbers import added_updates, frame_rate, iterations_per_update
@@ -84,7 +84,8 @@ def markdown(ablation: Ablation) -> str:
         "; ".join(f"{key}: {value}" for key, value in ablation.settings.items()) + ".",
         _markdown_table(_HEADER, _rows(ablation)),
         "*ours* is the variant beside the one it is compared *against*, over the sequences of both: the mean "
-        "difference of AUC with its standard error over the sequences, and the ratios of iterations per update and of speed.",
+        "difference of AUC with its standard error over the sequences, and the ratios of iterations per update and of "
+        f"speed. Level is AUC to within {LEVEL_AUC:g}, iterations and speed to within {LEVEL_RATIO:.0%}.",
         "\n".join(f"- **{name}**: {_escaped(said)}" for name, said in _about(ablation)),
     ]
     if rows := _threshold_rows(ablation.scores):
@@ -111,9 +112,9 @@ def verdict(result: VariantResult, comparison: Comparison | None) -> str:
     if comparison is None or not paper:
         return "–"
     differs = comparison.differs(paper)
-    said = ["as the paper" if not differs else f"differs: {', '.join(_said(comparison.ours, differs))}"]
-    if "accuracy" in paper and comparison.is_uncertain:
-        said.append("accuracy within the noise")
+    said = [f"differs in {', '.join(differs)}" if differs else "as the paper"]
+    if comparison.is_uncertain and {paper.get("accuracy", "level"), comparison.ours["accuracy"]} != {"level"}:
+        said.append("one sequence only" if comparison.auc_error is None else "accuracy within the noise")
     if result.weights is not None and not result.weights.fair:
         said.append("not on weights of its own")
     return "; ".join(said)
@@ -160,7 +161,11 @@ def _ours(variant: Variant, comparison: Comparison) -> str:
 
 
 def _paper(variant: Variant) -> str:
-    return ", ".join(_said(variant.paper, variant.paper)) + f" ({variant.source})" if variant.paper else "–"
+    return (
+        ", ".join(_said(variant.paper, variant.paper)) + f" ({variant.source.partition(':')[0]})"
+        if variant.paper
+        else "–"
+    )
 
 
 def _said(relations: Mapping[Measure, Relation], measures: Iterable[Measure]) -> list[str]:
@@ -173,7 +178,8 @@ def _about(ablation: Ablation) -> list[tuple[str, str]]:
     for result in ablation.results:
         weights = f"; weights: {result.weights.label}" if result.weights else ""
         left_out = f"; left out: {result.left_out}" if result.left_out else ""
-        said.append((result.variant.name, f"{result.variant.about}{weights}{left_out}"))
+        paper = f"; paper: {result.variant.source}" if ":" in result.variant.source else ""
+        said.append((result.variant.name, f"{result.variant.about}{paper}{weights}{left_out}"))
     return said
 
 
