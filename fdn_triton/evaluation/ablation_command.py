@@ -33,12 +33,18 @@ _PROFILE = PROFILES["got10k"]
 class AblationOptions:
     """Run the variants that the paper compares over the same sequences, and hold the orderings against the paper's.
 
-    What is done is not done again: the same command goes on where it was stopped. A variant that needs weights of its
-    own gets them with --trained VARIANT=FILE; these commands of python -m fdn_triton.train make them, all with the
-    schedule that the method's own --weights had: classification: "classify"; conv-5: "classify --conv-layers 5", then
-    "domains --conv-layers 5"; fc-2: "domains --fc-layers 2"; roi-pool: "domains --roi-layer pool"; samples-1 and -3:
-    "domains --sampling-ratio 1" and 3. Without, a variant runs on what of the method's weights fits, which the table
-    says, or is left out. Speeds mean something on a machine that does nothing else, with one worker.
+    What is done is not done again: the same command goes on where it was stopped. Speeds mean something on a machine
+    that does nothing else, with one worker.
+
+    A variant that needs weights of its own gets them with --trained VARIANT=FILE. Without, it runs on what fits of the
+    method's weights, which the table says, or is left out. These flags of python -m fdn_triton.train make them, all
+    with the schedule that the method's own --weights had:
+
+    - classification: classify
+    - conv-5: classify --conv-layers 5, then domains --conv-layers 5
+    - fc-2: domains --fc-layers 2
+    - roi-pool: domains --roi-layer pool
+    - samples-1, samples-3: domains --sampling-ratio 1, 3
     """
 
     root: Path

@@ -85,7 +85,8 @@ def markdown(ablation: Ablation) -> str:
         _markdown_table(_HEADER, _rows(ablation)),
         "*ours* is the variant beside the one it is compared *against*, over the sequences of both: the mean "
         "difference of AUC with its standard error over the sequences, and the ratios of iterations per update and of "
-        f"speed. Level is AUC to within {LEVEL_AUC:g}, iterations and speed to within {LEVEL_RATIO:.0%}.",
+        f"speed. Level is AUC to within {LEVEL_AUC:g}, iterations and speed to within {LEVEL_RATIO:.0%}. Speed is "
+        "wall-clock time: it compares only where the machine did nothing else.",
         "\n".join(f"- **{name}**: {_escaped(said)}" for name, said in _about(ablation)),
     ]
     if rows := _threshold_rows(ablation.scores):
