@@ -67,6 +67,8 @@ class Sequence:
     """Frames a second, of a video or camera that states it."""
     source: Callable[[], Iterator[Frame]] = field(repr=False)
     """Opens the frames anew."""
+    images: tuple[Path, ...] = field(default=(), repr=False)
+    """Files of the frames; none for a video or a camera."""
 
     def frames(self) -> Iterator[Frame]:
         """All frames in order, from the first one on each call; each is decoded when it is asked for.
@@ -227,6 +229,7 @@ def _image_sequence(
         notes=notes,
         fps=None,
         source=lambda: image_frames(images),
+        images=tuple(images),
     )
 
 

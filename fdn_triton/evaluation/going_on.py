@@ -23,6 +23,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._lines: dict[str, None] = {}  # in order
+        self._warned: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._lines)
@@ -38,6 +39,12 @@ class Problems:
             if line not in self._lines:
                 tqdm.write(f"warning: {line}", file=sys.stderr)
             self._lines[line] = None
+
+    def warn(self, line: str) -> None:
+        """Print a line once that is no problem: nothing is missing for it."""
+        if line not in self._warned:
+            tqdm.write(f"warning: {line}", file=sys.stderr)
+        self._warned.add(line)
 
 
 def run_missing(
@@ -67,7 +74,7 @@ def run_missing(
         else:
             to_do.append(job)
     if to_do and settings.weights == UNTRAINED:
-        print(f"warning: {UNTRAINED_WARNING}", file=sys.stderr)
+        problems.warn(UNTRAINED_WARNING)
     frames = sum(job.frames for job in jobs)
     before = frames - sum(job.frames for job in to_do)
     events = run_all(to_do, settings, where)

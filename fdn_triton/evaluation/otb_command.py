@@ -17,7 +17,7 @@ from ..results import check_writable, write_json
 from ..weights import DEFAULT_WEIGHTS, load_weights
 from .engines import Where, settle_device
 from .going_on import Problems, run_missing
-from .otb import OTB_LISTS, open_dataset
+from .otb import chosen_names, open_dataset
 from .profiles import PROFILES
 from .protocols import ProtocolName
 from .published import LAYOUTS, result_path, write_results
@@ -79,7 +79,7 @@ def evaluate_otb(options: OtbOptions) -> int:
     _check(options)
     profile, problems = PROFILES[options.profile], Problems()
     seeds = range(options.config.seed, options.config.seed + options.seeds)
-    entries = open_dataset(options.root, _names(options))
+    entries = open_dataset(options.root, chosen_names(options.list, options.sequences))
     tasks, unusable = plan(entries, options.protocol, seeds, profile, options.max_frames)
     problems.add(*unusable)
     if not tasks:
@@ -142,26 +142,6 @@ def _check(options: OtbOptions) -> None:
             raise InputError(f"--compare holds one-pass results: leave it out with --protocol {options.protocol}")
         if not options.compare.is_dir():
             raise InputError(f"--compare {options.compare} is no folder: give one with a folder for each tracker")
-
-
-def _names(options: OtbOptions) -> Sequence[str] | None:
-    """The sequences that are asked for; None: all there are."""
-    if options.list is None:
-        return options.sequences or None
-    if options.sequences:
-        raise InputError("--sequences and --list are both given: the names can come from one of them")
-    if options.list in OTB_LISTS:
-        return OTB_LISTS[options.list]
-    try:
-        lines = Path(options.list).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        known = ", ".join(OTB_LISTS)
-        raise InputError(f"--list {options.list}: {reason}: give {known}, or a file with a name a line") from None
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise InputError(f"--list {options.list} has no names: write one a line")
-    return names
 
 
 def _track(options: OtbOptions, tasks: Sequence[Task], problems: Problems) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Unit:
                 be written.
         """
         config = replace(settings.config, seed=self.seed)
-        tracker = Tracker(config, weights=weights, device=settings.device)
+        tracker = Tracker(config, weights=weights, device=settings.device, features=settings.features)
         statistics = RunStatistics()
         first = self.part.first_frame
         images = self.entry.image_paths()[first : first + self.frames]

@@ -12,6 +12,7 @@ import torch
 from .. import __version__
 from ..config import TrackerConfig
 from ..errors import InputError
+from ..frame_features import FeatureProvider, FrameFeatures
 from ..weights import NetworkWeights, load_weights
 
 
@@ -22,6 +23,7 @@ class Settings:
     Attributes:
         device: as the tracker takes it.
         out: folder of the evaluation.
+        features: what the tracker takes the features of boxes from.
     """
 
     config: TrackerConfig
@@ -29,6 +31,7 @@ class Settings:
     weights: str
     device: str
     out: Path
+    features: FeatureProvider = FrameFeatures
 
 
 def fingerprint(config: TrackerConfig, weights: NetworkWeights, device_type: str) -> dict[str, Any]:

@@ -1,0 +1,166 @@
+"""Command line: train the network's weights, ``python -m fdn_triton.train classify|domains ...``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Union
+
+import tyro
+from tqdm import tqdm
+
+from .command_line import EXIT_OK, parse_flags, run_command
+from .config import NetworkConfig
+from .errors import InputError
+from .training.classification import Classification, ClassificationConfig
+from .training.distributed import World, joined
+from .training.domains import Domain, VideoDomain, read_domains
+from .training.exclusion import Benchmark, refuse_test_videos
+from .training.images import read_labelled_images
+from .training.loop import WEIGHTS, Task, run_training
+from .training.multi_domain import MultiDomainConfig, MultiDomainTraining
+from .training.synthetic import synthetic_domains
+from .training.tracking_score import tracking_score
+from .training.trunk import TrainableTrunk
+from .weights import load_weights
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """Train conv1 to conv3 by classifying images."""
+
+    images: Path
+    """Folder or zip archive with a folder of images per class."""
+    out: Path
+    """Folder of the run: checkpoint, log, loss plot, weights. The same command goes on where it was stopped."""
+    track: tuple[Path, ...] = ()
+    """Folders of videos that the finished weights are tried on: precision and AUC of tracking."""
+    track_frames: int = 40
+    """Frames of each that are tracked."""
+    validate_every: int = 500
+    """Steps."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
+    config: tyro.conf.OmitArgPrefixes[ClassificationConfig] = field(default_factory=ClassificationConfig)
+
+
+@dataclass(frozen=True)
+class DomainsOptions:
+    """Train convolutions, fc4 and fc5 on videos, a branch of the last layer for each (paper 3.3)."""
+
+    videos: tuple[Path, ...]
+    """Annotated sequences, or folders of them, in OTB's, VOT's, GOT-10k's or LaSOT's layout."""
+    out: Path
+    """Folder of the run: checkpoint, log, loss plot, weights. The same command goes on where it was stopped."""
+    weights: Path
+    """Convolutions to start from, of train classify."""
+    photographs: Path | None = None
+    """Folder of images that synthetic domains are made from."""
+    synthetic: int = 0
+    """How many synthetic domains are added."""
+    for_: Annotated[Benchmark, tyro.conf.arg(name="for")] = "otb"
+    """The benchmark that the weights will be tested on: its videos are refused by name."""
+    exclude: tuple[Path, ...] = ()
+    """Folders of videos whose content is refused, whatever it is called."""
+    track: tuple[Path, ...] = ()
+    """Folders of videos, kept out of training, that the finished weights are tried on."""
+    track_frames: int = 40
+    """Frames of each that are tracked."""
+    validate_every: int = 500
+    """Iterations."""
+    device: str = "auto"
+    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
+    config: tyro.conf.OmitArgPrefixes[MultiDomainConfig] = field(default_factory=MultiDomainConfig)
+
+
+Options = Union[ClassifyOptions, DomainsOptions]  # noqa: UP007  read at run time
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns:
+        0; 2 after input that cannot be used (one line on standard error says why); 130 after Ctrl-C. The last
+        checkpoint is on disk in all cases.
+    """
+    return run_command(lambda flags: _train(_parse(flags)), argv)
+
+
+def _parse(argv: Sequence[str]) -> Options:
+    form = Union[  # noqa: UP007  the parts are values
+        Annotated[ClassifyOptions, tyro.conf.subcommand("classify")],
+        Annotated[DomainsOptions, tyro.conf.subcommand("domains")],
+    ]
+    return parse_flags(argv, form, "python -m fdn_triton.train", description="Train the network's weights.")
+
+
+def _train(options: Options) -> int:
+    with joined(options.device) as world:
+        held_out = read_domains(options.track)[0] if options.track else []
+        if isinstance(options, ClassifyOptions):
+            task, identity, network = _classification(options, world)
+        else:
+            task, identity, network = _multi_domain(options, held_out, world)
+        identity |= {**asdict(options.config), "processes": world.size}
+        results = run_training(task, options.out, identity, world, validate_every=options.validate_every)
+        if world.rank == 0:
+            if held_out:
+                weights = load_weights(options.out / WEIGHTS, network)
+                results |= tracking_score(weights, held_out, options.track_frames, network, options.device)
+            print(f"{options.out / WEIGHTS}: " + ", ".join(f"{name} {value:.4g}" for name, value in results.items()))
+    return EXIT_OK
+
+
+def _classification(options: ClassifyOptions, world: World) -> tuple[Task, dict[str, Any], NetworkConfig]:
+    config = options.config
+    with _progress(world, "image", "reading") as progress:
+        images = read_labelled_images(options.images, config.image_side, lambda *_: progress.update())
+    _tell(world, f"{len(images.labels)} images of {len(images.classes)} classes", images.unreadable)
+    network = NetworkConfig(conv_layers=config.conv_layers)
+    return Classification(images, config, world), {"images": len(images.labels)}, network
+
+
+def _multi_domain(
+    options: DomainsOptions, held_out: Sequence[VideoDomain], world: World
+) -> tuple[Task, dict[str, Any], NetworkConfig]:
+    config = options.config
+    videos, left_out = read_domains(options.videos)
+    _tell(world, f"{len(videos)} domains", left_out)
+    with _progress(world, "video", "comparing with excluded ones") as progress:
+        refuse_test_videos(videos, options.for_, options.exclude, progress.update)
+    if twice := {video.name for video in videos} & {video.name for video in held_out}:
+        raise InputError(f"{', '.join(sorted(twice))} is in both the training set and --track: take it out of one")
+    domains: list[Domain] = list(videos)
+    if options.synthetic:
+        if options.photographs is None:
+            raise InputError("--synthetic needs images to make videos from: give --photographs FOLDER")
+        domains += synthetic_domains(options.photographs, options.synthetic, config.seed)
+    network = NetworkConfig(
+        conv_layers=config.conv_layers,
+        fc_layers=config.fc_layers,
+        roi_layer=config.roi_layer,
+        sampling_ratio=config.sampling_ratio,
+    )
+    start = load_weights(options.weights, network)
+    trunk = TrainableTrunk.from_folded(start.tensors, config.conv_layers)
+    identity = {"domains": [domain.name for domain in domains], "start": start.sha256, "for": options.for_}
+    return MultiDomainTraining(domains, trunk, start.feature_scale, config, world), identity, network
+
+
+def _progress(world: World, unit: str, what: str) -> tqdm[Any]:
+    return tqdm(unit=unit, desc=what, disable=None if world.rank == 0 else True)
+
+
+def _tell(world: World, what: str, left_out: Sequence[str]) -> None:
+    if world.rank == 0:
+        print(f"{what}; left out: {len(left_out) or 'nothing'}")
+        for line in left_out[:10]:
+            print(f"note: left out: {line}", file=sys.stderr)
+        if len(left_out) > 10:
+            print(f"note: left out: {len(left_out) - 10} more", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

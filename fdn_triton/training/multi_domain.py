@@ -1,0 +1,269 @@
+"""Multi-domain training: one shared network, a branch of the last layer for every domain (paper 3.3; MDNet).
+
+One iteration takes one domain: 8 of its frames, 32 boxes on the target and 96 beside it. Softmax cross-entropy goes
+through the domain's branch, fc5, fc4 and max-RoIAlign into the convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbone import ROI_FEATURES
+from ..boxes import xywh_to_xyxy
+from ..config import ROI_BINS, STRIDE
+from ..errors import InputError
+from ..heads import BACKGROUND, HIDDEN, TARGET
+from ..kernels import max_roi_align
+from ..roi_pool import roi_pool
+from ..sampling import BoxSampler, apart, overlapping
+from ..weights import IMAGENET_MEAN, NetworkWeights
+from .distributed import World
+from .domains import Domain
+from .loop import dropped, new_module, random_generator
+from .trunk import TrainableTrunk
+from .windows import View, window
+
+_POSITIVE_DRAWS, _NEGATIVE_DRAWS = 50, 200  # a frame
+_TRIES = 4  # frames that may turn out unreadable, for one that is wanted
+
+
+@dataclass(frozen=True)
+class MultiDomainConfig:
+    """Numbers of the training (ALGORITHM: MDNet's; windows are this package's)."""
+
+    cycles: int = 100
+    """Passes over the domains, an iteration each."""
+    frames: int = 8
+    """Frames an iteration, in all processes together."""
+    positives: int = 32
+    negatives: int = 96
+    """Boxes an iteration, of all frames together."""
+    positive_iou: float = 0.7
+    negative_iou: float = 0.5
+    learning_rate: float = 1e-3
+    """Of fc4 and fc5; biases learn at twice it, the branches too."""
+    convolution_rate: float = 1e-4
+    """Learning rate of the convolutions."""
+    branch_rate: float = 1.0
+    """Factor on the branches' learning rate."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    dropout: float = 0.5
+    window: int = 384
+    """Pixels; side of the part of a frame that is looked at."""
+    target_size_min: float = 40.0
+    target_size_max: float = 96.0
+    """Pixels; mean of the target's width and height in the window."""
+    light: float = 0.2
+    """Largest change of brightness and contrast, the same in all frames of an iteration."""
+    grey: float = 0.1
+    """Share of iterations without colours."""
+    conv_layers: Literal[3, 5] = 3
+    fc_layers: Literal[2, 3] = 3
+    sampling_ratio: Literal[1, 2, 3] = 2
+    roi_layer: Literal["align", "pool"] = "align"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the convolutions; bf16 is twice as fast on CPUs and GPUs that multiply it."""
+    seed: int = 0
+
+
+class MultiDomainNet(nn.Module):
+    """Trunk, RoI layer, fc4 and fc5, and a branch per domain."""
+
+    def __init__(self, trunk: TrainableTrunk, feature_scale: float, domains: int, config: MultiDomainConfig) -> None:
+        super().__init__()
+        self.trunk, self.feature_scale, self._config = trunk, feature_scale, config
+        sizes = [ROI_FEATURES] + [HIDDEN] * (config.fc_layers - 1)
+        self.hidden = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
+        self.branches = [nn.Linear(HIDDEN, 2) for _ in range(domains)]
+        self._layers = nn.ModuleList(self.hidden + self.branches)
+        for layer in self.hidden:
+            nn.init.normal_(layer.weight, 0, 0.01)
+            nn.init.constant_(layer.bias, 0.1)
+        for branch in self.branches:
+            nn.init.normal_(branch.weight, 0, 0.01)
+            nn.init.zeros_(branch.bias)
+
+    def forward(
+        self,
+        images: Tensor,
+        boxes_xywh: Tensor,
+        domain: int,
+        autocast: AbstractContextManager[Any],
+        dropout: torch.Generator | None = None,
+    ) -> Tensor:
+        """Background and target score [N * K, 2] of the boxes [N, K, 4] in the images [N, 3, h, w].
+
+        ``dropout`` is the generator of its draws; without one nothing is dropped.
+        """
+        n, k = boxes_xywh.shape[:2]
+        with autocast:
+            features = self.trunk(images)
+        features = features.float() * self.feature_scale
+        index = torch.arange(n, device=images.device).repeat_interleave(k)[:, None]
+        rois = torch.cat((index, xywh_to_xyxy(boxes_xywh.reshape(-1, 4))), dim=1)
+        if self._config.roi_layer == "pool":
+            bins = roi_pool(features, rois, ROI_BINS, 1 / STRIDE)
+        else:
+            bins = max_roi_align(features, rois, ROI_BINS, 1 / STRIDE, self._config.sampling_ratio)
+        x = bins.permute(0, 2, 3, 1).flatten(1)  # (y, x, channel)
+        for layer in self.hidden:
+            x = dropped(F.relu(layer(x)), self._config.dropout, dropout)
+        return self.branches[domain](x)
+
+
+class MultiDomainTraining:
+    """A :class:`~.loop.Task`.
+
+    Args:
+        domains: K of them.
+        trunk: where the convolutions start.
+        feature_scale: factor on the trunk's output.
+        config: all numbers.
+        world: of the processes.
+    """
+
+    def __init__(
+        self,
+        domains: Sequence[Domain],
+        trunk: TrainableTrunk,
+        feature_scale: float,
+        config: MultiDomainConfig,
+        world: World,
+    ) -> None:
+        self._config, self._world, self._domains = config, world, list(domains)
+        self.steps = config.cycles * len(domains)
+        self.samples_per_step = config.positives + config.negatives
+        self.net = new_module(lambda: MultiDomainNet(trunk, feature_scale, len(domains), config), config.seed, world)
+        self._mean = torch.tensor(IMAGENET_MEAN, device=world.device)[:, None, None]
+        self._optimizer = torch.optim.SGD(self._groups(), lr=config.learning_rate, momentum=config.momentum)
+
+    def learning_rate(self, number: int) -> float:
+        """Of the FC layers in a step."""
+        return self._config.learning_rate
+
+    def step(self, number: int) -> Tensor:
+        """One iteration on one domain; its loss."""
+        config, world = self._config, self._world
+        domain = self._domain(number)
+        images, boxes = self._batch(number, domain)
+        dropout = random_generator(world.device, config.seed, 3, number, world.rank)
+        scores = self.net(images, boxes, domain, self._autocast(), dropout)
+        loss = F.cross_entropy(scores, self._labels(len(images)))
+        self._optimizer.zero_grad()
+        loss.backward()
+        world.average_gradients(self.net)
+        self._optimizer.step()
+        return world.average(loss.detach())
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Share of the boxes of other draws that their domain's branch tells right: target from surroundings."""
+        right = []
+        for i in range(min(len(self._domains), 40)):
+            domain = i * len(self._domains) // min(len(self._domains), 40)
+            images, boxes = self._batch(self.steps + i, domain)
+            scores = self.net(images, boxes, domain, self._autocast())
+            right.append((scores.argmax(dim=1) == self._labels(len(images))).float().mean())
+        return {"accuracy": float(self._world.average(torch.stack(right).mean()))}
+
+    def state(self) -> dict[str, Any]:
+        """Network and momentum."""
+        return {"net": self.net.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from :meth:`state`."""
+        self.net.load_state_dict(state["net"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def weights(self) -> NetworkWeights:
+        """Convolutions, fc4 and fc5."""
+        tensors = self.net.trunk.folded()
+        for i, layer in enumerate(self.net.hidden, start=4):
+            tensors |= {f"fc{i}.weight": layer.weight.detach().cpu(), f"fc{i}.bias": layer.bias.detach().cpu()}
+        return NetworkWeights(
+            name="multi-domain",
+            tensors=tensors,
+            mean=IMAGENET_MEAN,
+            feature_scale=self.net.feature_scale,
+            roi_grid="midpoint",
+            provenance=f"multi-domain training, {len(self._domains)} domains, {self.steps} iterations",
+            sha256="",
+        )
+
+    def _domain(self, number: int) -> int:
+        cycle, place = divmod(number, len(self._domains))
+        generator = random_generator(torch.device("cpu"), self._config.seed, 1, cycle)
+        return int(torch.randperm(len(self._domains), generator=generator)[place])
+
+    def _labels(self, frames: int) -> Tensor:
+        """[frames * boxes a frame], in the order in which :meth:`_batch` has the boxes."""
+        config = self._config
+        positives, negatives = config.positives // config.frames, config.negatives // config.frames
+        labels = torch.full((frames, positives + negatives), BACKGROUND, device=self._world.device)
+        labels[:, :positives] = TARGET
+        return labels.flatten()
+
+    def _batch(self, number: int, domain: int) -> tuple[Tensor, Tensor]:
+        """This process's images [F, 3, side, side] minus the mean, and boxes [F, K, 4]: positives, then negatives."""
+        config = self._config
+        rng = np.random.default_rng((config.seed, 2, number))
+        light, contrast = 1 + rng.uniform(-config.light, config.light, 2)
+        grey, mirrored = rng.uniform() < config.grey, bool(rng.uniform() < 0.5)
+        seeds = rng.integers(0, 2**62, size=config.frames)
+        pixels, boxes = [], []
+        for seed in seeds[self._world.share(config.frames)]:
+            image, box = self._view(domain, np.random.default_rng(seed), mirrored)
+            pixels.append(torch.from_numpy(image))
+            boxes.append(self._samples(torch.from_numpy(box), int(seed)))
+        x = torch.stack(pixels).to(self._world.device).permute(0, 3, 1, 2).float()
+        if grey:
+            x = (x * x.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=1, keepdim=True).expand_as(x)
+        middle = x.mean()
+        x = ((x - middle) * contrast + middle * light).clamp(0, 255) - self._mean
+        return x.contiguous(memory_format=torch.channels_last), torch.stack(boxes).to(self._world.device)
+
+    def _view(self, domain: int, rng: np.random.Generator, mirrored: bool) -> tuple[np.ndarray, np.ndarray]:
+        config, source = self._config, self._domains[domain]
+        for _ in range(_TRIES):
+            frame = source.frame(int(rng.integers(len(source))))
+            if frame is not None:
+                size = float(np.exp(rng.uniform(np.log(config.target_size_min), np.log(config.target_size_max))))
+                place = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)
+                return window(*frame, View(config.window, size, place, mirrored))
+        raise InputError(f"{source.name}: {_TRIES} frames in a row cannot be read: leave this sequence out")
+
+    def _samples(self, box_xywh: Tensor, seed: int) -> Tensor:
+        config = self._config
+        positives, negatives = config.positives // config.frames, config.negatives // config.frames
+        sampler = BoxSampler((config.window, config.window), torch.Generator("cpu").manual_seed(seed))
+        drawn = sampler.uniform(box_xywh, _POSITIVE_DRAWS, 0.1, 5)
+        near = overlapping(drawn, box_xywh, config.positive_iou, positives)
+        far = apart(sampler.uniform(box_xywh, _NEGATIVE_DRAWS, 2, 10), box_xywh, config.negative_iou, negatives)
+        return torch.cat([part[torch.arange(n) % len(part)] for part, n in ((near, positives), (far, negatives))])
+
+    def _groups(self) -> list[dict[str, Any]]:
+        config, net = self._config, self.net
+        groups = []
+        for module, rate in (
+            (net.trunk, config.convolution_rate),
+            (nn.ModuleList(net.hidden), config.learning_rate),
+            (nn.ModuleList(net.branches), config.learning_rate * config.branch_rate),
+        ):
+            weights = [p for p in module.parameters() if p.dim() > 1]
+            others = [p for p in module.parameters() if p.dim() == 1]
+            groups.append({"params": weights, "lr": rate, "weight_decay": config.weight_decay})
+            groups.append({"params": others, "lr": 2 * rate})
+        return groups
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._config.precision == "bf16")

@@ -1,0 +1,58 @@
+"""Windows of frames for training: the target at a random size and place in a square that the trunk sees whole.
+
+The tracker's trunk sees the whole frame; samples are drawn near the target, so that training needs their surroundings
+only. All windows are of one size, which suits a batch, and a GPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ..weights import IMAGENET_MEAN
+
+
+@dataclass(frozen=True)
+class View:
+    """How a frame is looked at; the frames of one step share what is not placement.
+
+    Attributes:
+        side: pixels of the window.
+        target_size: mean of the target's width and height in the window, pixels.
+        place: where the target's centre lies, shares of the window [2].
+        mirrored: left and right exchanged.
+    """
+
+    side: int
+    target_size: float
+    place: tuple[float, float]
+    mirrored: bool
+
+
+def window(
+    image: NDArray[np.uint8], box_xywh: NDArray[np.float64], view: View
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The window [side, side, 3] RGB and the target's box in it; outside of the frame it has the mean colour."""
+    scale = view.target_size / float(box_xywh[2:].mean())
+    # Shrinking by more than half skips pixels; halve them into each other before.
+    while scale < 0.5:
+        image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+        box_xywh, scale = box_xywh / 2, scale * 2
+    center = box_xywh[:2] + box_xywh[2:] / 2
+    flip = -1.0 if view.mirrored else 1.0
+    shift_x, shift_y = view.place[0] * view.side, view.place[1] * view.side
+    # Pixel centres are at half-integers: u + 0.5 = shift + scale * (x + 0.5 - center).
+    matrix = np.array(
+        [
+            [flip * scale, 0, shift_x - 0.5 + flip * scale * (0.5 - center[0])],
+            [0, scale, shift_y - 0.5 + scale * (0.5 - center[1])],
+        ]
+    )
+    pixels = cv2.warpAffine(
+        image, matrix, (view.side, view.side), flags=cv2.INTER_LINEAR, borderValue=tuple(IMAGENET_MEAN)
+    )
+    wh = box_xywh[2:] * scale
+    return pixels, np.array([shift_x - wh[0] / 2, shift_y - wh[1] / 2, *wh], dtype=np.float32)  # type: ignore[return-value]
