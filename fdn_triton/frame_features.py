@@ -11,6 +11,9 @@ On other devices all features are computed at once: there, launches of a fixed s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,6 +23,29 @@ from .config import STRIDE
 from .rectangle import NOTHING, Rectangle
 
 _BAND_BYTES = 3 << 20  # of a convolution's output: it is normalised and pooled while it is in the cache
+
+
+class Features(Protocol):
+    """What the tracker takes the features of boxes from; its boxes are in pixels of the resized frame.
+
+    Attributes:
+        frame_hw: of the resized frame, pixels.
+    """
+
+    frame_hw: tuple[int, int]
+
+    def begin(self, frame: Tensor) -> None:
+        """Start on a new frame: fp32 [1, 3, h, w], as :func:`network_input` makes it."""
+
+    def require(self, boxes_xywh: Tensor) -> None:
+        """Prepare what :meth:`of_boxes` needs for the boxes [..., 4]."""
+
+    def of_boxes(self, boxes_xywh: Tensor) -> Tensor:
+        """RoI features [..., 4608] of the boxes [..., 4]."""
+
+
+FeatureProvider = Callable[[Backbone, tuple[int, int]], Features]
+"""From the trunk and a size of frames to their features: :class:`FrameFeatures`, or what is compared with it."""
 
 
 class FrameFeatures:

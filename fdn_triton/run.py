@@ -49,6 +49,10 @@ class Step:
     stages_s: dict[str, float]
 
 
+class BadFrame(InputError):
+    """A frame behind the first one that cannot be read."""
+
+
 def run_tracker(
     tracker: Tracker, frames: Iterable[Frame], boxes_xywh: ArrayLike, on_bad_frame: OnBadFrame = "stop"
 ) -> Iterator[Step]:
@@ -61,8 +65,8 @@ def run_tracker(
         on_bad_frame: what a frame that cannot be read does: "stop" raises, "skip" repeats the last boxes.
 
     Raises:
-        InputError: boxes that do not fit the first frame; an unreadable frame (with "skip" only the first one);
-            a source that breaks off.
+        InputError: boxes that do not fit the first frame; an unreadable frame (with "skip" only the first one, else
+            :class:`BadFrame` for those behind it); a source that breaks off.
     """
     iterator = iter(frames)
     boxes = np.empty((0, 4))
@@ -81,8 +85,8 @@ def run_tracker(
             if frame.ended:
                 raise InputError(f"{frame.problem}: what was tracked is kept, repair the source for the rest")
             if first or on_bad_frame == "stop":
-                remedy = "the first frame is needed" if first else "repair it, or go on with --on-bad-frame skip"
-                raise InputError(f"frame {frame.number}: {frame.problem}: {remedy}")
+                where = f"frame {frame.number}: {frame.problem}"
+                raise InputError(f"{where}: the first frame is needed") if first else BadFrame(f"{where}: repair it")
         elif first:
             boxes = check_boxes(boxes_xywh, frame.image.shape[1], frame.image.shape[0])
             scores = np.full(len(boxes), np.nan)

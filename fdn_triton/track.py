@@ -21,7 +21,7 @@ from .config import TrackerConfig
 from .errors import InputError
 from .frame import check_boxes
 from .results import BoxWriter, OverlayVideo, check_writable, draw_boxes, write_json
-from .run import OnBadFrame, RunStatistics, Step, run_tracker
+from .run import BadFrame, OnBadFrame, RunStatistics, Step, run_tracker
 from .sequence import DecodeAhead, Frame, open_camera, open_sequence
 from .sequence import Sequence as FrameSequence
 from .tracker import Tracker
@@ -116,6 +116,8 @@ def _track(options: Options) -> int:
                 progress.update()
                 if not all(wishes):
                     break
+        except BadFrame as error:
+            ended_by = InputError(f"{error}, or go on with --on-bad-frame skip")
         except (InputError, OSError, KeyboardInterrupt) as error:
             ended_by = error  # raised again once what was tracked is summed up
     if statistics.frames:

@@ -17,7 +17,7 @@ from .device import choose_device
 from .errors import InputError
 from .fine_tuning import FineTuner
 from .frame import check_boxes, check_image, network_input, network_size
-from .frame_features import FrameFeatures
+from .frame_features import FeatureProvider, FrameFeatures
 from .heads import Heads
 from .online import Lesson, SampleMemory, Update, fine_tune
 from .sampling import rounded
@@ -70,6 +70,7 @@ class Tracker:
         weights: a name, a path (safetensors, .mat, .pth) or loaded weights; None for the
             trained ones that come with the package.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        features: what the features of boxes are taken from; the default convolves the frame once for all of them.
 
     Every target draws from a generator of its own, seeded with ``config.seed``: a target's track does not depend on
     which others are tracked with it, up to the rounding of batched matrix products.
@@ -84,6 +85,7 @@ class Tracker:
         *,
         weights: str | Path | NetworkWeights | None = None,
         device: str | torch.device = "auto",
+        features: FeatureProvider = FrameFeatures,
     ) -> None:
         config = config or TrackerConfig()
         weights = DEFAULT_WEIGHTS if weights is None else weights
@@ -101,6 +103,7 @@ class Tracker:
         self._backbone = Backbone.with_weights(
             self.config.network, self.weights.tensors, self.weights.feature_scale
         ).to(self.device)
+        self._feature_provider = features
         self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)
         self._together = self.device.type != "cpu"  # fine-tune the heads of several targets at once
         self._targets: list[_Target] = []
@@ -185,7 +188,7 @@ class Tracker:
         """Everything that depends on the image's size: boxes are kept in pixels of the resized frame."""
         self._image_wh = image_wh
         frame_hw = network_size(image_wh[1], image_wh[0], self.config.short_side, self.config.max_side)
-        self._features = FrameFeatures(self._backbone, frame_hw)
+        self._features = self._feature_provider(self._backbone, frame_hw)
         scale = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
         self._round_to = scale if self.config.round_boxes else None
         self._scale = torch.tensor(scale * 2, dtype=torch.float32, device=self.device)

@@ -92,8 +92,8 @@ def load_weights(name_or_path: str | Path, network: NetworkConfig) -> NetworkWei
     left out; every other surplus tensor is refused.
 
     Args:
-        name_or_path: ``"fdn"`` for the package's own (3 convolutions, 3 FC layers; fdn_triton/weights/README.md says how
-            they were made), ``"untrained"`` for :func:`untrained_weights`, or the path of a ``.safetensors`` file of
+        name_or_path: ``"fdn"`` for the package's own (3 convolutions, 3 FC layers; weights/README.md says how they were
+            made), ``"untrained"`` for :func:`untrained_weights`, or the path of a ``.safetensors`` file of
             :func:`save_weights`, a MatConvNet ``.mat`` file (VGG-M, MDNet, the FDN release) or a py-MDNet or
             RT-MDNet ``.pth`` or ``.pt`` file. A file with another suffix is recognised by its first bytes.
         network: the network they are for: ``conv_layers`` and ``fc_layers`` count.
@@ -139,7 +139,8 @@ def load_weights(name_or_path: str | Path, network: NetworkConfig) -> NetworkWei
 def save_weights(path: str | Path, weights: NetworkWeights, dtype: torch.dtype = torch.float32) -> None:
     """Writes the own format, atomically: at every moment ``path`` is as it was or complete.
 
-    Tensors are stored as ``dtype``; fp16 halves the file and keeps three digits. The same weights give the same bytes. ``name`` and ``sha256`` are not stored: they are the file's.
+    Tensors are stored as ``dtype``; fp16 halves the file and keeps three digits. The same weights give the same bytes.
+    ``name`` and ``sha256`` are not stored: they are the file's.
 
     Raises:
         InputError: the path does not end in ``.safetensors`` or cannot be written, or a tensor has NaN or

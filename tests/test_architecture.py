@@ -32,15 +32,15 @@ LAYERS = (
     # How well trackers did: facts and rules, then units of work, then what they add up to, then the pages about it.
     {"evaluation.attributes", "evaluation.profiles", "evaluation.protocols", "evaluation.report"},
     {"evaluation.otb", "evaluation.report.markup", "evaluation.vot_region"},
-    {"evaluation.published", "evaluation.report.sortable_table"},
-    {"evaluation.work"},
-    {"evaluation.engines", "evaluation.summary", "evaluation.vot_supervised"},
+    {"evaluation.published", "evaluation.report.sortable_table", "evaluation.worker", "evaluation.cropping"},
+    {"evaluation.work", "evaluation.engines", "evaluation.vot_supervised"},
+    {"evaluation.going_on", "evaluation.summary"},
     {"evaluation.report.plots", "evaluation.report.numbers", "evaluation.vot_workspace"},
-    {"evaluation.report.page_plots", "vot"},
-    {"evaluation.report.strips"},
-    {"evaluation.report.tables"},
+    {"evaluation.report.page_plots", "evaluation.ablation", "vot"},
+    {"evaluation.report.strips", "evaluation.ablation_weights"},
+    {"evaluation.report.tables", "evaluation.report.ablation_table"},
     {"evaluation.report.page"},
-    {"evaluation.otb_command", "evaluation.vot_command"},
+    {"evaluation.otb_command", "evaluation.vot_command", "evaluation.ablation_command"},
     {"evaluate"},
     # Training: data, then networks, then what tells whether they are good.
     {"training", "training.images", "training.augmentation", "training.windows", "training.distributed"},
@@ -51,7 +51,8 @@ LAYERS = (
 )
 USE_KERNELS = {"backbone", "heads", "training.multi_domain"}
 PRINT = {"track", "command_line", "report", "demo.__main__", "demo.generate"}
-PRINT |= {"evaluate", "train", "vot", "evaluation.otb_command", "evaluation.vot_command"}
+PRINT |= {"evaluate", "train", "vot", "evaluation.going_on", "evaluation.otb_command", "evaluation.vot_command"}
+PRINT |= {"evaluation.ablation_command"}
 READ_ENVIRONMENT = {"window"}  # whether there is a display
 
 MODULES = {
@@ -218,8 +219,8 @@ GLOBAL_STATE = (
     "os.chdir",
     "os.putenv",
 )
-# A worker process is its own: nobody else's threads are counted there.
-OWN_PROCESS = {"evaluation.engines": ("torch.set_num_threads", "cv2.setNumThreads")}
+# A worker process is its own: nobody else's threads are counted there, nobody else's paths looked up.
+OWN_PROCESS = {"evaluation.engines": ("torch.set_num_threads", "cv2.setNumThreads", "os.chdir")}
 GLOBAL_RANDOMNESS = ("np.random.", "random.")
 OWN_GENERATORS = ("np.random.default_rng", "np.random.SeedSequence", "np.random.Generator", "random.Random")
 

@@ -18,10 +18,11 @@ from small_otb import add_sequence, quick_config
 
 from fdn_triton.errors import InputError
 from fdn_triton.evaluation import engines
-from fdn_triton.evaluation.engines import WorkerDied, run_all, settle_device
+from fdn_triton.evaluation.engines import Where, WorkerDied, run_all, settle_device
 from fdn_triton.evaluation.otb import open_dataset
 from fdn_triton.evaluation.profiles import PROFILES
-from fdn_triton.evaluation.work import Outcome, Settings, Unit, plan, read_run
+from fdn_triton.evaluation.work import Unit, plan, read_run
+from fdn_triton.evaluation.worker import Outcome, Settings
 
 LONG = 30
 """Frames of the first sequence, whose run is caught in the act: after the first of them."""
@@ -47,7 +48,7 @@ def texts(units: Sequence[Unit], out: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def in_one_process(units: list[Unit], tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("one")
-    outcomes = [event for _, event in run_all(units, settings_in(out)) if isinstance(event, Outcome)]
+    outcomes = [event for _, event in run_all(units, settings_in(out), Where()) if isinstance(event, Outcome)]
     assert outcomes == [Outcome(None)] * 6
     return texts(units, out)
 
@@ -186,7 +187,7 @@ def run_and_kill(
 def test_processes_give_the_same_results_and_one_that_is_killed_is_replaced(
     tmp_path: Path, units: list[Unit], in_one_process: dict[str, bytes]
 ) -> None:
-    events = run_all(units, settings_in(tmp_path), workers=2)
+    events = run_all(units, settings_in(tmp_path), Where(workers=2))
     check(run_and_kill(events, lambda: children("spawn_main")), units)
     assert texts(units, tmp_path) == in_one_process
     assert not children("spawn_main")
@@ -221,11 +222,16 @@ def ray_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are found by /proc")
 def test_ray_gives_the_same_results_and_a_killed_worker_is_replaced(
-    ray_cluster: None, tmp_path: Path, units: list[Unit], in_one_process: dict[str, bytes]
+    ray_cluster: None,
+    tmp_path: Path,
+    units: list[Unit],
+    in_one_process: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    events = run_all(units, settings_in(tmp_path), workers=2, engine="ray")
+    monkeypatch.chdir(tmp_path)  # Ray's workers start where the cluster was started, and know paths from here
+    events = run_all(units, settings_in(Path("out")), Where(workers=2, engine="ray"))
     check(run_and_kill(events, lambda: children("ray::_OwnProcessWorker")), units)
-    assert texts(units, tmp_path) == in_one_process
+    assert texts(units, tmp_path / "out") == in_one_process
     deadline = time.monotonic() + 20
     while children("ray::_OwnProcessWorker") and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -235,22 +241,24 @@ def test_ray_gives_the_same_results_and_a_killed_worker_is_replaced(
 def test_ray_that_is_not_there_is_said(tmp_path: Path, units: list[Unit], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=r"fdn-triton\[cluster\]"):
-        next(run_all(units, settings_in(tmp_path), engine="ray"))
+        next(run_all(units, settings_in(tmp_path), Where(engine="ray")))
 
 
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path, units: list[Unit]) -> None:
     pytest.importorskip("ray", reason="needs Ray: pip install 'fdn-triton[cluster]'")
     for address in ("nonsense", "127.0.0.1:1", "ray://127.0.0.1:1"):
         with pytest.raises(InputError, match=f"no Ray cluster at '{address}'") as error:
-            next(run_all(units, settings_in(tmp_path), engine="ray", address=address))
+            next(run_all(units, settings_in(tmp_path), Where(engine="ray", address=address)))
         assert "\n" not in str(error.value)
 
 
 def test_the_device_is_settled_where_the_workers_are() -> None:
-    assert settle_device("cpu") == settle_device("cpu", "ray") == settle_device("auto", "ray") == "cpu"
-    assert settle_device("auto", "ray", 0.5) == settle_device("cuda", "ray", 1) == "cuda"
+    ray = Where(engine="ray")
+    assert settle_device("cpu", Where()) == settle_device("cpu", ray) == settle_device("auto", ray) == "cpu"
+    for name, gpus in (("auto", 0.5), ("cuda", 1)):
+        assert settle_device(name, Where(engine="ray", gpus_per_worker=gpus)) == "cuda"
     for name, gpus in (("cuda", 0.0), ("cpu", 1.0), ("cuda:1", 1.0)):
         with pytest.raises(InputError, match="do not agree"):
-            settle_device(name, "ray", gpus)
+            settle_device(name, Where(engine="ray", gpus_per_worker=gpus))
     with pytest.raises(InputError, match="unknown device"):
-        settle_device("toaster")
+        settle_device("toaster", Where())

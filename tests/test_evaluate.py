@@ -313,6 +313,21 @@ def test_an_empty_folder_of_published_results_costs_a_line(call: Call) -> None:
     (line,) = said.lines("warning")
     assert "there are no results in published" in line
     assert list(summary()["trackers"]) == ["FDN"]
+    publish("Perfect", "owl", truth_of("owl"))
+    said = call("--compare", "published")
+    assert (said.code, said.lines("warning")) == (
+        3,
+        ["published/Nobody holds no results: they lie in it as SEQUENCE.txt"],
+    )
+    assert list(summary()["trackers"]) == ["FDN", "Perfect"]
+
+
+@pytest.mark.parametrize(("toolkit", "name"), [("otb", "Jogging-1"), ("pysot", "Jogging-1"), ("got10k", "Jogging.1")])
+def test_boxes_are_written_for_other_toolkits(call: Call, toolkit: str, name: str) -> None:
+    said = call("--export", toolkit, "--seeds", 2, "--sequences", "Jogging-1")
+    assert said.code == 0 and f"wrote out/{toolkit}/FDN" in said.out
+    assert [path.name for path in Path(f"out/{toolkit}/FDN").iterdir()] == [f"{name}.txt"]
+    np.testing.assert_array_equal(rows(f"out/{toolkit}/FDN/{name}.txt"), rows("out/results/seed0/ope/Jogging-1.txt"))
 
 
 # Going on
@@ -487,6 +502,7 @@ REFUSED: dict[str, tuple[Callable[[], list[object]], str]] = {
         lambda: ["--protocol", "tre", "--compare", "root"],
         "leave it out with --protocol tre",
     ),
+    "boxes of another protocol": (lambda: ["--protocol", "sre", "--export", "otb"], "leave it out with --protocol sre"),
     "no such published results": (lambda: ["--compare", "nowhere"], "nowhere is no folder"),
     "an out that is a file": (lambda: ["--out", _file("file")], "cannot write file/summary.json"),
     "no results and no published ones": (lambda: ["--score-only"], "nothing to score"),

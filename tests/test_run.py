@@ -83,7 +83,7 @@ def test_a_skipped_frame_repeats_the_boxes_and_is_not_tracked() -> None:
 
 def test_a_bad_frame_stops_after_the_steps_before_it() -> None:
     seen = []
-    with pytest.raises(InputError, match=r"frame 3: 3\.jpg is gone: .*--on-bad-frame skip"):
+    with pytest.raises(InputError, match=r"frame 3: 3\.jpg is gone: repair it$"):
         for step in run_tracker(scripted(), frames(3), BOX):
             seen.append(step.number)
     assert seen == [1, 2]

@@ -29,7 +29,7 @@ from fdn_triton.evaluation.vot_workspace import (
     write_trackers_ini,
     write_workspace,
 )
-from fdn_triton.evaluation.work import Settings
+from fdn_triton.evaluation.worker import Settings
 from fdn_triton.frame_source import image_frames
 from fdn_triton.tracker import Tracker
 from fdn_triton.vot import ServerOptions, server_command

@@ -19,6 +19,7 @@ from vot_clips import QUICK, vot_folder
 
 from fdn_triton.errors import InputError
 from fdn_triton.evaluation import vot_command, vot_workspace
+from fdn_triton.evaluation.engines import Where
 from fdn_triton.evaluation.vot_command import VotOptions, evaluate_vot
 from fdn_triton.evaluation.vot_workspace import Scores, results_folder
 
@@ -211,7 +212,7 @@ vot_command.evaluate_vot(
 
 
 @pytest.mark.usefixtures("no_toolkit")
-def test_a_killed_run_goes_on_to_the_same_results(call: Call, options: VotOptions) -> None:
+def test_a_killed_run_and_two_workers_give_the_same_results(call: Call, options: VotOptions) -> None:
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _CHILD, str(options.root), str(options.out)]
@@ -225,5 +226,5 @@ def test_a_killed_run_goes_on_to_the_same_results(call: Call, options: VotOption
     assert call(options)[0] == 0
     resumed = texts(options)
     shutil.rmtree(options.out)
-    assert call(options)[0] == 0
+    assert call(replace(options, where=Where(workers=2)))[0] == 0
     assert texts(options) == resumed and len(resumed) == 4

@@ -15,7 +15,7 @@ from vot_clips import QUICK, TRUTH, vot_folder
 from fdn_triton.errors import InputError
 from fdn_triton.evaluation.vot_region import read_regions
 from fdn_triton.evaluation.vot_supervised import Repetition, track_with_resets
-from fdn_triton.evaluation.work import Settings, fingerprint
+from fdn_triton.evaluation.worker import Settings, fingerprint
 from fdn_triton.frame_source import Frame, image_frames
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import load_weights
@@ -172,7 +172,7 @@ def test_damaged_files_are_noticed(place: Place) -> None:
     whole = path.read_text()
     record = json.loads(whole)
     lacking = {key: value for key, value in record.items() if key != "settings"}
-    for text in ("", whole[:100], "[]", "null", json.dumps(lacking), "\xff"):
+    for text in ("", whole[:100], "[]", "null", "[" * 10**5, json.dumps(lacking), "\xff"):
         path.write_text(text, encoding="latin-1")
         with pytest.raises(InputError, match=r"owl_002\.json is damaged"):
             place.repetition.read(place.wanted)

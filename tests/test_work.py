@@ -17,7 +17,8 @@ from fdn_triton.errors import InputError
 from fdn_triton.evaluation import work
 from fdn_triton.evaluation.otb import open_dataset
 from fdn_triton.evaluation.profiles import PROFILES
-from fdn_triton.evaluation.work import Outcome, Run, Settings, Task, Unit, Worker, fingerprint, plan, read_run
+from fdn_triton.evaluation.work import Run, Task, Unit, plan, read_run
+from fdn_triton.evaluation.worker import Outcome, Settings, Worker, fingerprint
 from fdn_triton.weights import load_weights
 
 CONFIG = quick_config()
@@ -220,10 +221,12 @@ def files(done: tuple[Unit, Settings]) -> Iterator[tuple[Path, Path]]:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", '"unit"', "null", "{}", '{"unit": 1}', "\x00\x01", "half"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", '"unit"', "null", "{}", '{"unit": 1}', "\x00\x01", "half", "deep"]
+)
 def test_a_damaged_json_is_said(done: tuple[Unit, Settings], files: tuple[Path, Path], content: str) -> None:
     path, _ = files
-    path.write_text(path.read_text()[:1500] if content == "half" else content)
+    path.write_text({"half": path.read_text()[:1500], "deep": "[" * 10**5}.get(content, content))
     assert error_of(*done) == f"{path} is damaged"
 
 

@@ -1,9 +1,9 @@
-"""Where the units of an evaluation run: in this process, in several processes, or on a Ray cluster.
+"""Where the runs of an evaluation take place: in this process, in several processes, or on a Ray cluster.
 
-Workers are given one unit at a time. One that dies is replaced, and its unit, which leaves nothing on disk until it is
-finished, is run again; a unit that has lost three workers is recorded as failed.
+Workers are given one job at a time. One that dies is replaced, and its job, which leaves nothing on disk until it is
+finished, is done again; a job that has lost three workers is recorded as failed.
 
-A unit's result does not depend on where it runs; but on a CPU its last digits, and with them a long track, depend on
+A run's result does not depend on where it runs; but on a CPU its last digits, and with them a long track, depend on
 the number of threads: all of this process, the share of each of several processes, one on Ray.
 """
 
@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import socket
 from collections import Counter, deque
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import cv2
@@ -24,10 +26,33 @@ import torch
 
 from ..device import choose_device
 from ..errors import InputError
-from .work import Outcome, Settings, Unit, Worker, record_failure
+from .worker import Job, Outcome, Settings, Worker
 
 EngineName = Literal["local", "ray"]
 _ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where runs take place, and how many at a time."""
+
+    workers: int = 1
+    """Runs at a time."""
+    engine: EngineName = "local"
+    """On this machine, or on a Ray cluster whose machines see --root, --out and --weights."""
+    address: str = "auto"
+    """Of the Ray cluster; auto is the one this machine belongs to, local starts one on it."""
+    gpus_per_worker: float = 0.0
+    """GPUs, or a fraction of one, that Ray gives each worker."""
+
+    def check(self) -> None:
+        """Raises InputError for numbers that cannot be."""
+        if self.workers < 1:
+            raise InputError(f"--workers is {self.workers}: it must be at least 1")
+        if self.gpus_per_worker < 0 or (self.gpus_per_worker and self.engine != "ray"):
+            raise InputError(
+                f"--gpus-per-worker is {self.gpus_per_worker:g}: it is a share for --engine ray, 0 or above"
+            )
 
 
 @dataclass(frozen=True)
@@ -43,8 +68,8 @@ class Pool(Protocol):
     def start(self, number: int) -> Any:
         """A new worker; ``number`` is free of those that run."""
 
-    def give(self, handle: Any, unit: Unit) -> None:
-        """Let an idle worker begin the unit."""
+    def give(self, handle: Any, job: Job) -> None:
+        """Let an idle worker begin the job."""
 
     def next_event(self, busy: Sequence[Any]) -> tuple[Any, int | Outcome | WorkerDied]:
         """Wait for what :meth:`Worker.run` yields next in any of the busy workers, or a death among them."""
@@ -53,65 +78,57 @@ class Pool(Protocol):
         """End a worker, whatever it does."""
 
 
-def run_all(
-    units: Sequence[Unit],
-    settings: Settings,
-    workers: int = 1,
-    engine: EngineName = "local",
-    address: str = "auto",
-    gpus_per_worker: float = 0.0,
-) -> Generator[tuple[Unit, int | Outcome], None, None]:
-    """Run the units.
+def run_all(jobs: Sequence[Job], settings: Settings, where: Where) -> Generator[tuple[Job, int | Outcome], None, None]:
+    """Do the jobs.
 
     Args:
-        units: what is to be done.
+        jobs: what is to be done.
         settings: of all of them.
-        workers: how many at a time. ``local`` runs one in this process and several in processes that share its
-            threads and the machine's GPUs.
-        engine: ``local``, or ``ray``; paths must then lead to the same files on all machines.
-        address: of the Ray cluster; ``local`` starts one on this machine.
-        gpus_per_worker: GPUs that Ray gives a worker, which may be a fraction.
+        where: ``local`` runs one worker in this process and several in processes that share its threads and the
+            machine's GPUs; for ``ray``, paths must lead to the same files on all machines.
 
     Yields:
-        Units with the frames they have got on by (below 0 where a worker died and its unit begins anew), and each
-        with its outcome at the end.
+        Jobs with the frames they have got on by (below 0 where a worker died and its job begins anew), and each with
+        its outcome at the end.
 
     Raises:
         InputError: Ray is not installed, or there is no cluster at the address.
     """
-    if not units:
+    if not jobs:
         return
-    if engine == "ray":
-        yield from _distribute(_RayPool(settings, address, gpus_per_worker), units, settings, workers)
-    elif workers > 1:
-        yield from _distribute(_ProcessPool(settings, workers), units, settings, workers)
+    if where.engine == "ray":
+        pool = _RayPool(settings, where.address, where.gpus_per_worker)
+        yield from _distribute(pool, jobs, settings, where.workers)
+    elif where.workers > 1:
+        yield from _distribute(_ProcessPool(settings, where.workers), jobs, settings, where.workers)
     else:
         worker = Worker(settings)
-        for unit in units:
-            for event in worker.run(unit):
-                yield unit, event
+        for job in jobs:
+            for event in worker.run(job):
+                yield job, event
 
 
-def settle_device(name: str, engine: EngineName = "local", gpus_per_worker: float = 0.0) -> str:
+def settle_device(name: str, where: Where) -> str:
     """The device that ``auto`` means where the workers are: ``cpu``, ``cuda`` or ``cuda:N``.
 
     Raises:
         InputError: the device is not there, or not what Ray is asked for.
     """
-    if engine == "local":
+    if where.engine == "local":
         return str(choose_device(name))
-    device = "cuda" if gpus_per_worker > 0 else "cpu"
+    device = "cuda" if where.gpus_per_worker > 0 else "cpu"
     if name not in ("auto", device):
-        raise InputError(f"--device {name} and --gpus-per-worker {gpus_per_worker:g} do not agree: leave --device out")
+        share = f"--gpus-per-worker {where.gpus_per_worker:g}"
+        raise InputError(f"--device {name} and {share} do not agree: leave --device out")
     return device
 
 
 def _distribute(
-    pool: Pool, units: Sequence[Unit], settings: Settings, workers: int
-) -> Generator[tuple[Unit, int | Outcome], None, None]:
-    waiting, deaths, progress = deque(units), Counter[Unit](), Counter[Unit]()
+    pool: Pool, jobs: Sequence[Job], settings: Settings, workers: int
+) -> Generator[tuple[Job, int | Outcome], None, None]:
+    waiting, deaths, progress = deque(jobs), Counter[Job](), Counter[Job]()
     handles: dict[int, Any] = {}
-    busy: dict[int, Unit] = {}
+    busy: dict[int, Job] = {}
     try:
         while waiting or busy:
             for number in range(workers):
@@ -124,21 +141,21 @@ def _distribute(
                     pool.stop(handles.pop(number))  # what it holds, another one may be waiting for
             handle, event = pool.next_event([handles[number] for number in busy])
             number = next(n for n in busy if handles[n] is handle)
-            unit = busy[number]
+            job = busy[number]
             if isinstance(event, int):
-                progress[unit] += event
+                progress[job] += event
             else:
                 del busy[number]
             if isinstance(event, WorkerDied):
                 pool.stop(handles.pop(number))
-                deaths[unit] += 1
-                if deaths[unit] < _ATTEMPTS:
-                    waiting.appendleft(unit)
-                    yield unit, -progress.pop(unit, 0)
+                deaths[job] += 1
+                if deaths[job] < _ATTEMPTS:
+                    waiting.appendleft(job)
+                    yield job, -progress.pop(job, 0)
                     continue
                 reason = InputError(f"its worker died {_ATTEMPTS} times, the last one {event.how}")
-                event = record_failure(unit, settings, reason)
-            yield unit, event
+                event = Outcome(job.failed(reason, settings.out))
+            yield job, event
     finally:
         for handle in handles.values():
             pool.stop(handle)
@@ -164,9 +181,9 @@ class _ProcessPool:
         theirs.close()
         return process, ours
 
-    def give(self, handle: tuple[Any, Connection], unit: Unit) -> None:
+    def give(self, handle: tuple[Any, Connection], job: Job) -> None:
         with contextlib.suppress(BrokenPipeError):  # it died idle: next_event says so
-            handle[1].send(unit)
+            handle[1].send(job)
 
     def next_event(self, busy: Sequence[tuple[Any, Connection]]) -> tuple[Any, int | Outcome | WorkerDied]:
         ready = wait([connection for _, connection in busy])[0]
@@ -210,9 +227,11 @@ def _serve(connection: Connection, settings: Settings, threads: int) -> None:
 
 
 class _OwnProcessWorker(Worker):
-    """A worker that has a process to itself, so that it may say how many threads that takes."""
+    """A worker that has a process to itself, so that it may say how many threads that takes, and where it stands."""
 
-    def __init__(self, settings: Settings, threads: int) -> None:
+    def __init__(self, settings: Settings, threads: int, folder: Path | None = None) -> None:
+        if folder is not None:
+            os.chdir(folder)
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
         super().__init__(settings)
@@ -239,10 +258,10 @@ class _RayPool:
         self._events: dict[Any, Any] = {}
 
     def start(self, number: int) -> Any:
-        return self._actor.remote(self._settings, 1)
+        return self._actor.remote(self._settings, 1, Path.cwd())  # paths may be relative
 
-    def give(self, handle: Any, unit: Unit) -> None:
-        self._events[handle] = handle.run.options(num_returns="streaming").remote(unit)
+    def give(self, handle: Any, job: Job) -> None:
+        self._events[handle] = handle.run.options(num_returns="streaming").remote(job)
 
     def next_event(self, busy: Sequence[Any]) -> tuple[Any, int | Outcome | WorkerDied]:
         generators = {self._events[handle]: handle for handle in busy}

@@ -7,14 +7,15 @@ targets: ``David``, ``Jogging-1``. ``Human4`` is the second of its two targets; 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
 from ..frame_source import image_frames
 from ..ground_truth import read_otb_boxes, stack_targets
-from ..sequence import IMAGE_EXTENSIONS, OTB_FRAME_RANGES, Sequence
+from ..sequence import IMAGE_EXTENSIONS, OTB_FRAME_RANGES
+from ..sequence import Sequence as Video
 from .attributes import OTB_ATTRIBUTES
 
 _OTB50 = """
@@ -56,7 +57,7 @@ class Entry:
     folder: Path
     target: int | None
 
-    def open(self) -> Sequence:
+    def open(self) -> Video:
         """The annotated frames, with the ground truth [1, N, 4] of this target.
 
         Raises:
@@ -69,7 +70,7 @@ class Entry:
             raise InputError(
                 f"{self.folder} has {len(images)} images, {annotation.name} {len(truth)} rows: get the sequence again"
             )
-        return Sequence(
+        return Video(
             name=self.name,
             length=len(images),
             ground_truth=stack_targets([truth]),
@@ -138,6 +139,34 @@ def open_dataset(root: str | Path, names: Iterable[str] | None = None) -> list[E
         targets = [entry for entry in found.values() if numbered.fullmatch(entry.name)]
         chosen += [found[_key(name)]] if _key(name) in found else targets or [Entry(name, root / name, None)]
     return list(dict.fromkeys(chosen))
+
+
+def chosen_names(list_: str | None, names: Sequence[str]) -> Sequence[str] | None:
+    """The sequences that a command's ``--list`` and ``--sequences`` ask for; None: all there are.
+
+    Args:
+        list_: a key of :data:`OTB_LISTS`, a text file with a name a line, or None.
+        names: given one by one.
+
+    Raises:
+        InputError: both are given, or the list cannot be read or is empty.
+    """
+    if list_ is None:
+        return names or None
+    if names:
+        raise InputError("--sequences and --list are both given: the names can come from one of them")
+    if list_ in OTB_LISTS:
+        return OTB_LISTS[list_]
+    try:
+        lines = Path(list_).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        known = ", ".join(OTB_LISTS)
+        raise InputError(f"--list {list_}: {reason}: give {known}, or a file with a name a line") from None
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise InputError(f"--list {list_} has no names: write one a line")
+    return found
 
 
 def _key(name: str) -> str:

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from tqdm import tqdm
 
 from ..command_line import EXIT_OK, EXIT_SOME_FAILED
 from ..config import TrackerConfig
 from ..errors import InputError
 from ..results import check_writable, write_json
-from ..weights import DEFAULT_WEIGHTS, UNTRAINED, UNTRAINED_WARNING, load_weights
-from .engines import EngineName, run_all, settle_device
-from .otb import OTB_LISTS, open_dataset
+from ..weights import DEFAULT_WEIGHTS, load_weights
+from .engines import Where, settle_device
+from .going_on import Problems, run_missing
+from .otb import chosen_names, open_dataset
 from .profiles import PROFILES
 from .protocols import ProtocolName
+from .published import LAYOUTS, result_path, write_results
 from .report.numbers import fps
 from .report.page import write_report
-from .summary import OURS, Evaluation, attributes_of, score_ours, score_published, spread, to_json
-from .work import Settings, Task, fingerprint, plan, read_run
+from .summary import OURS, Evaluation, Track, attributes_of, score_ours, score_published, spread, to_json
+from .work import Task, Unit, plan, read_run
+from .worker import Settings, fingerprint
 
 
 @dataclass(frozen=True)
@@ -52,16 +53,11 @@ class OtbOptions:
     """Runs of everything with so many seeds: --seed and those after it."""
     max_frames: int | None = None
     """Use only so many frames of each sequence."""
+    export: Literal["otb", "pysot", "got10k", "pytracking"] | None = None
+    """Also write our one-pass boxes (of the first seed) as this toolkit names and reads them, to OUT/<toolkit>/FDN/."""
     score_only: bool = False
     """Track nothing, score what is in --out, whatever settings it was made with."""
-    workers: int = 1
-    """Runs at a time."""
-    engine: EngineName = "local"
-    """Where they run: on this machine, or on a Ray cluster whose machines see --root, --out and --weights."""
-    address: str = "auto"
-    """Of the Ray cluster; auto is the one this machine belongs to, local starts one on it."""
-    gpus_per_worker: float = 0.0
-    """GPUs, or a fraction of one, that Ray gives each worker."""
+    where: tyro.conf.OmitArgPrefixes[Where] = field(default_factory=Where)
     device: str = "auto"
     """auto (a GPU if there is one; local workers share all of them), cpu, cuda or cuda:N."""
     weights: str = DEFAULT_WEIGHTS
@@ -69,19 +65,6 @@ class OtbOptions:
     preset: Literal["paper", "release"] = "paper"
     """The numbers to start from: the paper's, or as close to the authors' release as possible."""
     config: tyro.conf.OmitArgPrefixes[TrackerConfig] = field(default_factory=TrackerConfig)
-
-
-class _Problems:
-    """Lines for the user, each printed at once and only once, and kept for the report."""
-
-    def __init__(self) -> None:
-        self.lines: dict[str, None] = {}  # in order
-
-    def add(self, lines: Sequence[str]) -> None:
-        for line in lines:
-            if line not in self.lines:
-                tqdm.write(f"warning: {line}", file=sys.stderr)
-            self.lines[line] = None
 
 
 def evaluate_otb(options: OtbOptions) -> int:
@@ -94,18 +77,18 @@ def evaluate_otb(options: OtbOptions) -> int:
         InputError: nothing can be tracked or scored, or the report cannot be written.
     """
     _check(options)
-    profile, problems = PROFILES[options.profile], _Problems()
+    profile, problems = PROFILES[options.profile], Problems()
     seeds = range(options.config.seed, options.config.seed + options.seeds)
-    entries = open_dataset(options.root, _names(options))
+    entries = open_dataset(options.root, chosen_names(options.list, options.sequences))
     tasks, unusable = plan(entries, options.protocol, seeds, profile, options.max_frames)
-    problems.add(unusable)
+    problems.add(*unusable)
     if not tasks:
         raise InputError(f"no sequence in {options.root} can be used")
     check_writable(options.out / "summary.json")
     fingerprint_ = None if options.score_only else _track(options, tasks, problems)
 
     ours = score_ours(tasks, options.out, profile, fingerprint_)
-    problems.add(ours.problems)
+    problems.add(*ours.problems)
     trackers = [] if ours.score is None else [ours.score]
     names = [task.entry.name for task in tasks] if ours.score is None else list(ours.score.sequences)
     notes: list[str] = []
@@ -114,7 +97,7 @@ def evaluate_otb(options: OtbOptions) -> int:
             published, unreadable, notes = score_published(options.compare, tasks, names, profile)
         except InputError as error:  # ours are scored without
             published, unreadable = [], [str(error)]
-        problems.add(unreadable)
+        problems.add(*unreadable)
         trackers += published
     if not trackers:
         raise InputError("there is nothing to score")
@@ -139,20 +122,21 @@ def evaluate_otb(options: OtbOptions) -> int:
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     print(_table(evaluation))
+    if options.export is not None:
+        written += _export(options.export, ours.tracks, options.out)
     for path in written:
         print(f"wrote {path}")
-    return EXIT_SOME_FAILED if problems.lines else EXIT_OK
+    return EXIT_SOME_FAILED if problems else EXIT_OK
 
 
 def _check(options: OtbOptions) -> None:
-    for name in ("seeds", "workers", "max_frames"):
+    for name in ("seeds", "max_frames"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
-    if options.gpus_per_worker < 0 or (options.gpus_per_worker and options.engine != "ray"):
-        raise InputError(
-            f"--gpus-per-worker is {options.gpus_per_worker:g}: it is a share for --engine ray, 0 or above"
-        )
+    options.where.check()
+    if options.export is not None and options.protocol != "ope":
+        raise InputError(f"--export writes one-pass results: leave it out with --protocol {options.protocol}")
     if options.compare is not None:
         if options.protocol != "ope":
             raise InputError(f"--compare holds one-pass results: leave it out with --protocol {options.protocol}")
@@ -160,59 +144,27 @@ def _check(options: OtbOptions) -> None:
             raise InputError(f"--compare {options.compare} is no folder: give one with a folder for each tracker")
 
 
-def _names(options: OtbOptions) -> Sequence[str] | None:
-    """The sequences that are asked for; None: all there are."""
-    if options.list is None:
-        return options.sequences or None
-    if options.sequences:
-        raise InputError("--sequences and --list are both given: the names can come from one of them")
-    if options.list in OTB_LISTS:
-        return OTB_LISTS[options.list]
-    try:
-        lines = Path(options.list).read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        known = ", ".join(OTB_LISTS)
-        raise InputError(f"--list {options.list}: {reason}: give {known}, or a file with a name a line") from None
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise InputError(f"--list {options.list} has no names: write one a line")
-    return names
-
-
-def _track(options: OtbOptions, tasks: Sequence[Task], problems: _Problems) -> dict[str, Any]:
+def _track(options: OtbOptions, tasks: Sequence[Task], problems: Problems) -> dict[str, Any]:
     """Run what is not on disk yet; returns the fingerprint of the settings."""
-    device = settle_device(options.device, options.engine, options.gpus_per_worker)
+    device = settle_device(options.device, options.where)
     weights = load_weights(options.weights, options.config.network)
     wanted = fingerprint(options.config, weights, device.partition(":")[0])
     settings = Settings(options.config, options.preset, options.weights, device, options.out)
-    left = {task.entry.name: len(task.units) for task in tasks}
-    to_do = []
-    for unit in (unit for task in tasks for unit in task.units):
-        try:
-            done = read_run(unit, options.out, wanted) is not None
-        except InputError as error:
-            print(f"note: {error}: run again", file=sys.stderr)
-            done = False
-        if done:
-            left[unit.entry.name] -= 1
-        else:
-            to_do.append(unit)
-    if to_do and options.weights == UNTRAINED:
-        print(f"warning: {UNTRAINED_WARNING}", file=sys.stderr)
-    frames = sum(unit.frames for task in tasks for unit in task.units)
-    before = frames - sum(unit.frames for unit in to_do)
-    events = run_all(to_do, settings, options.workers, options.engine, options.address, options.gpus_per_worker)
-    with closing(events), tqdm(total=frames, initial=before, unit="frame", disable=None) as bar:
-        for unit, event in events:
-            if isinstance(event, int):
-                bar.update(event)
-                continue
-            left[unit.entry.name] -= 1
-            bar.set_postfix_str(f"{sum(count == 0 for count in left.values())} of {len(left)} sequences")
-            if event.error is not None:
-                problems.add([event.error])
+
+    def is_done(unit: Unit) -> bool:
+        return read_run(unit, options.out, wanted) is not None
+
+    units = [unit for task in tasks for unit in task.units]
+    run_missing(units, is_done, settings, options.where, problems)
     return wanted
+
+
+def _export(toolkit: str, tracks: Mapping[str, Track], out: Path) -> list[Path]:
+    """Write the boxes for another toolkit; returns the folder they are in."""
+    for name, track in tracks.items():
+        path = result_path(out / toolkit, OURS, name, LAYOUTS[toolkit])
+        write_results(path, track.boxes_xywh, LAYOUTS[toolkit])
+    return [out / toolkit / OURS] if tracks else []
 
 
 def _table(evaluation: Evaluation) -> str:

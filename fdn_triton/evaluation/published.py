@@ -81,7 +81,8 @@ def find_trackers(folder: str | Path) -> dict[str, dict[str, Path]]:
 
     Returns:
         Tracker -> canonical name of a sequence -> its file, both by name. A tracker is called as its folder, or as the
-        way to it (``dimp/dimp50_000``). Of several files of one sequence that with the canonical name is taken.
+        way to it (``dimp/dimp50_000``). Of several files of one sequence that with the canonical name is taken. A
+        folder beside others that holds no text file is a tracker without sequences.
 
     Raises:
         InputError: the folder does not exist or holds no results.
@@ -97,6 +98,10 @@ def find_trackers(folder: str | Path) -> dict[str, dict[str, Path]]:
         trackers.setdefault(name, {}).setdefault(canonical_name(path.stem), path)
     if not trackers:
         raise InputError(f"there are no results in {folder}: they lie in it as TRACKER/SEQUENCE.txt")
+    if inside:
+        for path in folder.iterdir():
+            if path.is_dir() and path.name[0] != "." and not any(path in file.parents for file in inside):
+                trackers[path.name] = {}
     return {name: dict(sorted(trackers[name].items())) for name in sorted(trackers, key=str.casefold)}
 
 

@@ -15,7 +15,8 @@ from ..errors import InputError
 from .attributes import OTB_ATTRIBUTES
 from .profiles import Curves, Profile, curves
 from .published import find_trackers, read_results
-from .work import Run, Task, Unit, difference, read_run
+from .work import Run, Task, Unit, read_run
+from .worker import difference
 
 OURS = "FDN"
 
@@ -177,6 +178,9 @@ def score_published(
     wanted = {task.entry.name: task for task in tasks if task.entry.name in set(names)}
     trackers, problems, notes = [], [], []
     for tracker, files in find_trackers(folder).items():
+        if not files:
+            problems.append(f"{folder / tracker} holds no results: they lie in it as SEQUENCE.txt")
+            continue
         scores = {}
         for name, task in wanted.items():
             if name not in files:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from tqdm import tqdm
 
 from ..command_line import EXIT_OK, EXIT_SOME_FAILED
 from ..config import TrackerConfig
-from ..device import choose_device
 from ..errors import InputError
 from ..results import check_writable, write_json
 from ..vot import ServerOptions, server_command
-from ..weights import DEFAULT_WEIGHTS, UNTRAINED, UNTRAINED_WARNING, load_weights
-from .vot_supervised import Outcome, Repetition
+from ..weights import DEFAULT_WEIGHTS, load_weights
+from .engines import Where, settle_device
+from .going_on import Problems, run_missing
+from .vot_supervised import Counts, Repetition
 from .vot_workspace import (
     TOOLKIT_VERSION,
     TRACKER,
@@ -33,7 +32,7 @@ from .vot_workspace import (
     write_trackers_ini,
     write_workspace,
 )
-from .work import Settings, fingerprint
+from .worker import Settings, fingerprint
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,9 @@ class VotOptions:
     The challenges' are 108 371 (2015, 2016), 100 356 (2017, 2018) and 46 291 (2019)."""
     score_only: bool = False
     """Track nothing, score what is in --out, whatever settings it was made with."""
+    where: tyro.conf.OmitArgPrefixes[Where] = field(default_factory=Where)
     device: str = "auto"
-    """auto (a GPU if there is one), cpu, cuda or cuda:N."""
+    """auto (a GPU if there is one; local workers share all of them), cpu, cuda or cuda:N."""
     weights: str = DEFAULT_WEIGHTS
     """Name or path (.safetensors, .mat, .pth) of the network's weights."""
     preset: Literal["paper", "release"] = "paper"
@@ -76,7 +76,7 @@ def evaluate_vot(options: VotOptions) -> int:
         InputError: nothing can be tracked or scored, the toolkit is not installed or fails, or --out cannot be written.
     """
     _check(options)
-    problems: list[str] = []
+    problems = Problems()
     sequences = _open(options, problems)
     summary_path = options.out / "summary.json"
     check_writable(summary_path)
@@ -93,7 +93,7 @@ def evaluate_vot(options: VotOptions) -> int:
     write_workspace(options.out, list(outcomes), options.repetitions, average_over)
     scores = score(options.out)
     if scores.eao is None:
-        _say(problems, f"EAO is undefined: the target was never held for {average_over[0]} frames: see --eao-range")
+        problems.add(f"EAO is undefined: the target was never held for {average_over[0]} frames: see --eao-range")
     write_json(summary_path, _summary(options, scores, average_over, outcomes, problems))
     print(_table(scores, average_over, outcomes))
     print(f"wrote {summary_path}")
@@ -102,6 +102,7 @@ def evaluate_vot(options: VotOptions) -> int:
 
 def _check(options: VotOptions) -> None:
     check_toolkit()
+    options.where.check()
     if options.repetitions < 1:
         raise InputError(f"--repetitions is {options.repetitions}: it must be at least 1")
     if options.eao_range is not None and not 1 <= options.eao_range[0] <= options.eao_range[1]:
@@ -111,13 +112,13 @@ def _check(options: VotOptions) -> None:
         raise InputError(f"--out {options.out} would write into --root {options.root}: give another folder")
 
 
-def _open(options: VotOptions, problems: list[str]) -> list[VotSequence]:
+def _open(options: VotOptions, problems: Problems) -> list[VotSequence]:
     sequences = []
     for name in find_sequences(options.root, options.sequences):
         try:
             sequences.append(open_vot_sequence(options.root / name))
         except InputError as error:
-            _say(problems, f"{name}: {error}")
+            problems.add(f"{name}: {error}")
     if not sequences:
         raise InputError(f"no sequence in {options.root} can be used")
     return sequences
@@ -132,54 +133,39 @@ def _repetitions(options: VotOptions, sequence: VotSequence) -> list[Repetition]
     ]
 
 
-def _track(options: VotOptions, runs: dict[VotSequence, list[Repetition]], problems: list[str]) -> dict[str, Any]:
+def _track(options: VotOptions, runs: dict[VotSequence, list[Repetition]], problems: Problems) -> dict[str, Any]:
     """Run what is not on disk yet, and take what fails out of ``runs``; returns the fingerprint of the settings."""
-    device = choose_device(options.device)
+    device = settle_device(options.device, options.where)
     weights = load_weights(options.weights, options.config.network)
-    wanted = fingerprint(options.config, weights, device.type)
-    settings = Settings(options.config, options.preset, options.weights, str(device), options.out)
-    to_do = {sequence: [each for each in runs[sequence] if not _is_done(each, wanted)] for sequence in runs}
-    if options.weights == UNTRAINED and any(to_do.values()):
-        print(f"warning: {UNTRAINED_WARNING}", file=sys.stderr)
-    total = sum(len(sequence.images) * len(repetitions) for sequence, repetitions in runs.items())
-    left = sum(len(sequence.images) * len(repetitions) for sequence, repetitions in to_do.items())
-    with tqdm(total=total, initial=total - left, unit="frame", disable=None) as bar:
-        for sequence, repetitions in to_do.items():
-            try:
-                for repetition in repetitions:
-                    bar.set_postfix_str(f"{sequence.name} {repetition.number}/{options.repetitions}")
-                    for frames in repetition.run(settings, weights):
-                        bar.update(frames)
-            except Exception as error:  # whatever it is, the other sequences go on
-                kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-                _say(problems, f"{sequence.name}: {kind}{' '.join(str(error).split())}")
-                del runs[sequence]
+    wanted = fingerprint(options.config, weights, device.partition(":")[0])
+    settings = Settings(options.config, options.preset, options.weights, device, options.out)
+
+    def is_done(repetition: Repetition) -> bool:
+        return repetition.read(wanted) is not None
+
+    repetitions = [repetition for of_sequence in runs.values() for repetition in of_sequence]
+    failed = run_missing(repetitions, is_done, settings, options.where, problems)
+    for sequence in list(runs):
+        if sequence.name in failed:
+            del runs[sequence]
     return wanted
 
 
-def _is_done(repetition: Repetition, wanted: dict[str, Any]) -> bool:
-    try:
-        return repetition.read(wanted) is not None
-    except InputError as error:
-        print(f"note: {error}: run again", file=sys.stderr)
-        return False
-
-
 def _read(
-    runs: dict[VotSequence, list[Repetition]], wanted: dict[str, Any] | None, problems: list[str]
-) -> dict[VotSequence, list[Outcome]]:
+    runs: dict[VotSequence, list[Repetition]], wanted: dict[str, Any] | None, problems: Problems
+) -> dict[VotSequence, list[Counts]]:
     """The outcomes of the sequences all of whose repetitions are on disk."""
     outcomes = {}
     for sequence, repetitions in runs.items():
         try:
             found = [outcome for each in repetitions if (outcome := each.read(wanted)) is not None]
         except InputError as error:
-            _say(problems, f"{sequence.name}: {error}")
+            problems.add(f"{sequence.name}: {error}")
             continue
         if len(found) == len(repetitions):
             outcomes[sequence] = found
         else:
-            _say(problems, f"{sequence.name}: {len(found)} of {len(repetitions)} repetitions are there")
+            problems.add(f"{sequence.name}: {len(found)} of {len(repetitions)} repetitions are there")
     return outcomes
 
 
@@ -187,8 +173,8 @@ def _summary(
     options: VotOptions,
     scores: Scores,
     average_over: tuple[int, int],
-    outcomes: dict[VotSequence, list[Outcome]],
-    problems: list[str],
+    outcomes: dict[VotSequence, list[Counts]],
+    problems: Problems,
 ) -> dict[str, Any]:
     every = [outcome for of_sequence in outcomes.values() for outcome in of_sequence]
     return {
@@ -215,11 +201,11 @@ def _summary(
             }
         },
         "settings": every[0].settings,
-        "problems": problems,
+        "problems": problems.lines,
     }
 
 
-def _table(scores: Scores, average_over: tuple[int, int], outcomes: dict[VotSequence, list[Outcome]]) -> str:
+def _table(scores: Scores, average_over: tuple[int, int], outcomes: dict[VotSequence, list[Counts]]) -> str:
     """The scores as a table for the terminal."""
     lines = [f"{'sequence':<20}{'frames':>8}{'accuracy':>10}{'failures a run':>16}{'fps':>8}"]
     for sequence, of_sequence in outcomes.items():
@@ -235,12 +221,7 @@ def _table(scores: Scores, average_over: tuple[int, int], outcomes: dict[VotSequ
     return "\n".join(lines)
 
 
-def _fps(outcomes: Iterable[Outcome]) -> float:
+def _fps(outcomes: Iterable[Counts]) -> float:
     """Frames a second of the tracker; starts and reading are left out."""
     updates, seconds = zip(*((outcome.updates, outcome.seconds) for outcome in outcomes), strict=True)
     return sum(updates) / sum(seconds)
-
-
-def _say(problems: list[str], line: str) -> None:
-    tqdm.write(f"warning: {line}", file=sys.stderr)
-    problems.append(line)

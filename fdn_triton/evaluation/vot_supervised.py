@@ -26,7 +26,7 @@ from ..results import unwritable, write_json
 from ..tracker import Tracker
 from ..weights import NetworkWeights
 from .vot_region import bounding_box, overlaps
-from .work import Settings, difference, fingerprint
+from .worker import Settings, difference, fingerprint, reason_of
 
 SKIPPED, STARTED, FAILED = "0", "1", "2"
 """VOT's codes for a frame without a result."""
@@ -81,14 +81,14 @@ def track_with_resets(
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Counts:
     """What came of one run.
 
     Attributes:
         failures: how often the target was lost.
         updates: frames tracked; those that the tracker started from are left out.
         seconds: that the tracker took for them.
-        settings: the :func:`~fdn_triton.evaluation.work.fingerprint` of the run.
+        settings: the :func:`~fdn_triton.evaluation.worker.fingerprint` of the run.
     """
 
     failures: int
@@ -120,6 +120,11 @@ class Repetition:
     seed: int
     folder: Path
 
+    @property
+    def frames(self) -> int:
+        """How many it takes."""
+        return len(self.images)
+
     def path(self, suffix: str) -> Path:
         """Of one of its files."""
         return self.folder / f"{self.sequence}_{self.number:03d}{suffix}"
@@ -142,7 +147,7 @@ class Repetition:
         text = "".join(f"{row.text}\n" for row in rows)
         seconds = "".join("\n" if row.seconds is None else f"{row.seconds:.6f}\n" for row in rows)
         updates = [row.seconds for row in rows if row.text not in (SKIPPED, STARTED) and row.seconds is not None]
-        outcome = Outcome(
+        outcome = Counts(
             failures=sum(row.text == FAILED for row in rows),
             updates=len(updates),
             seconds=sum(updates),
@@ -159,11 +164,15 @@ class Repetition:
             raise unwritable(self.path(".txt"), error) from None
         write_json(self.path(".json"), record)
 
-    def read(self, settings: dict[str, Any] | None = None) -> Outcome | None:
+    def failed(self, error: Exception, out: Path) -> str:
+        """Why, on one line; nothing is left on disk, and what fails in each repetition is said once."""
+        return f"{self.sequence}: {reason_of(error)}"
+
+    def read(self, settings: dict[str, Any] | None = None) -> Counts | None:
         """What an earlier run left; None if nothing.
 
         Args:
-            settings: the :func:`~fdn_triton.evaluation.work.fingerprint` that it must have; None takes any.
+            settings: the :func:`~fdn_triton.evaluation.worker.fingerprint` that it must have; None takes any.
 
         Raises:
             InputError: it is damaged or of another run; one line says which.
@@ -171,13 +180,13 @@ class Repetition:
         path = self.path(".json")
         try:
             record = json.loads(path.read_bytes())
-            outcome = Outcome(**{field.name: record[field.name] for field in fields(Outcome)})
+            outcome = Counts(**{field.name: record[field.name] for field in fields(Counts)})
             run, checksum = record["run"], record["text_sha256"]
         except FileNotFoundError:
             return None
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             raise InputError(f"{path} is damaged") from None
         if run != self._identity():
             raise InputError(f"{path} is of other frames, of another ground truth or of another seed")

@@ -14,27 +14,26 @@ import math
 import os
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from .. import __version__, report
-from ..config import TrackerConfig
+from .. import report
 from ..errors import InputError
 from ..frame_source import DecodeAhead, image_frames
 from ..results import unwritable
 from ..run import RunStatistics, run_tracker
 from ..tracker import Tracker
-from ..weights import NetworkWeights, load_weights
+from ..weights import NetworkWeights
 from .otb import Entry
 from .profiles import Profile
 from .protocols import Part, ProtocolName, parts
 from .published import read_results
+from .worker import Settings, difference, fingerprint, reason_of
 
 _PROGRESS_S = 0.5
 
@@ -60,7 +59,69 @@ class Unit:
 
     def path(self, out: Path, suffix: str) -> Path:
         """Its file in the folder of an evaluation."""
-        return out / "results" / f"seed{self.seed}" / self.part.name / f"{self.entry.name}{suffix}"
+        return out / "results" / f"seed{self.seed}" / self.part.name / f"{self.sequence}{suffix}"
+
+    @property
+    def sequence(self) -> str:
+        """Canonical name."""
+        return self.entry.name
+
+    def run(self, settings: Settings, weights: NetworkWeights) -> Iterator[int]:
+        """Track, and write the files.
+
+        Yields:
+            The number of frames since the last time, after the first frame, then about twice a second and at the end.
+
+        Raises:
+            InputError: the images are not those of the plan or cannot be read, the box lies outside, or a file cannot
+                be written.
+        """
+        config = replace(settings.config, seed=self.seed)
+        tracker = Tracker(config, weights=weights, device=settings.device, features=settings.features)
+        statistics = RunStatistics()
+        first = self.part.first_frame
+        images = self.entry.image_paths()[first : first + self.frames]
+        if len(images) != self.frames:
+            raise InputError(f"{self.entry.folder} has {first + len(images)} images, no longer {first + self.frames}")
+        reported, reported_at = 0, -math.inf
+        with DecodeAhead(image_frames(images)) as frames:
+            for step in run_tracker(tracker, frames, self.part.box_xywh):
+                statistics.add(step)
+                if time.monotonic() - reported_at > _PROGRESS_S:
+                    yield statistics.frames - reported
+                    reported, reported_at = statistics.frames, time.monotonic()
+        rows = "".join(f"{x + 1:.4f},{y + 1:.4f},{w:.4f},{h:.4f}\n" for x, y, w, h in statistics.tracks()[0])
+        record = {
+            "unit": self.identity(),
+            "settings": fingerprint(config, weights, tracker.device.type),
+            "boxes_sha256": hashlib.sha256(rows.encode()).hexdigest(),
+            **report.summarise(tracker, statistics, self.sequence, settings.preset, None),
+        }
+        _write(self.path(settings.out, ".txt"), rows)
+        _write(self.path(settings.out, ".json"), json.dumps(record, indent=2))
+        yield statistics.frames - reported
+
+    def failed(self, error: Exception, out: Path) -> str:
+        """Leave the reason on disk, in place of what an earlier run may have left, and say it on one line."""
+        reason = reason_of(error)
+        record = {"unit": self.identity(), "error": reason, "traceback": traceback.format_exception(error)}
+        try:
+            _write(self.path(out, ".json"), json.dumps(record, indent=2))
+            self.path(out, ".txt").unlink(missing_ok=True)
+        except (InputError, OSError):  # the folder cannot be written, which may be the very reason
+            pass
+        return f"{self} failed: {reason}"
+
+    def identity(self) -> dict[str, Any]:
+        """What tells it from other units, as JSON gives it back."""
+        return {
+            "sequence": self.sequence,
+            "part": self.part.name,
+            "first_frame": self.part.first_frame,
+            "box_xywh": list(self.part.box_xywh),
+            "frames": self.frames,
+            "seed": self.seed,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,22 +143,6 @@ class Task:
     units: list[Unit]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What all runs of an evaluation share; the seed of ``config`` is replaced by each unit's.
-
-    Attributes:
-        device: as the tracker takes it.
-        out: folder of the evaluation.
-    """
-
-    config: TrackerConfig
-    preset: str
-    weights: str
-    device: str
-    out: Path
-
-
 @dataclass(frozen=True, eq=False)
 class Run:
     """A unit's result as it lies on disk.
@@ -117,13 +162,6 @@ class Run:
     updates: dict[str, int]
     settings: dict[str, Any]
     about: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a unit ended: ``error`` is why it failed, on one line, or None."""
-
-    error: str | None
 
 
 def plan(
@@ -151,15 +189,6 @@ def plan(
     return tasks, problems
 
 
-def fingerprint(config: TrackerConfig, weights: NetworkWeights, device_type: str) -> dict[str, Any]:
-    """What decides a unit's result besides the unit itself, flat and as JSON gives it back."""
-    values = asdict(config)
-    del values["seed"]  # the unit's
-    values |= values.pop("network")
-    values |= {"weights": weights.sha256[:16], "device": device_type}
-    return values | {"fdn_triton": __version__, "torch": torch.__version__}
-
-
 def read_run(unit: Unit, out: Path, settings: dict[str, Any] | None = None) -> Run | None:
     """What an earlier run left of the unit; None if nothing.
 
@@ -183,9 +212,9 @@ def read_run(unit: Unit, out: Path, settings: dict[str, Any] | None = None) -> R
         raise InputError(f"{text} is missing beside {path.name}") from None
     except OSError as unreadable:
         raise InputError(f"{unreadable.filename} cannot be read: {unreadable.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise InputError(f"{path} is damaged") from None
-    if found_unit != _identity(unit):
+    if found_unit != unit.identity():
         raise InputError(f"{path} is of a run over other frames or from another box")
     if run is None:
         raise InputError(f"{unit} failed: {error}")
@@ -194,12 +223,6 @@ def read_run(unit: Unit, out: Path, settings: dict[str, Any] | None = None) -> R
     if not whole:
         raise InputError(f"{text} was changed after it was written")
     return replace(run, boxes_xywh=read_results(text))
-
-
-def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    """The settings of two :func:`fingerprint` that differ, in words."""
-    names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
-    return ", ".join(f"{name} {found.get(name)} instead of {wanted.get(name)}" for name in names)
 
 
 def _run(record: dict[str, Any]) -> Run:
@@ -221,82 +244,6 @@ def _run(record: dict[str, Any]) -> Run:
             **versions,
         },
     )
-
-
-class Worker:
-    """Runs units one after the other; the weights are loaded once."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._weights: NetworkWeights | None = None
-
-    def run(self, unit: Unit) -> Iterator[int | Outcome]:
-        """Track, and write the files.
-
-        Yields:
-            The number of frames tracked since the last time, after the first frame, then about twice a second and at
-            the end; last the outcome.
-        """
-        try:
-            yield from self._track(unit)
-            outcome = Outcome(None)
-        except Exception as error:  # whatever it is, the other units go on
-            outcome = record_failure(unit, self._settings, error)
-        yield outcome
-
-    def _track(self, unit: Unit) -> Iterator[int]:
-        settings = self._settings
-        if self._weights is None:
-            self._weights = load_weights(settings.weights, settings.config.network)
-        config = replace(settings.config, seed=unit.seed)
-        tracker = Tracker(config, weights=self._weights, device=settings.device)
-        statistics = RunStatistics()
-        first = unit.part.first_frame
-        images = unit.entry.image_paths()[first : first + unit.frames]
-        if len(images) != unit.frames:
-            raise InputError(f"{unit.entry.folder} has {first + len(images)} images, no longer {first + unit.frames}")
-        reported, reported_at = 0, -math.inf
-        with DecodeAhead(image_frames(images)) as frames:
-            for step in run_tracker(tracker, frames, unit.part.box_xywh):
-                statistics.add(step)
-                if time.monotonic() - reported_at > _PROGRESS_S:
-                    yield statistics.frames - reported
-                    reported, reported_at = statistics.frames, time.monotonic()
-        rows = "".join(f"{x + 1:.4f},{y + 1:.4f},{w:.4f},{h:.4f}\n" for x, y, w, h in statistics.tracks()[0])
-        summary = report.summarise(tracker, statistics, unit.entry.name, settings.preset, None)
-        _write(unit.path(settings.out, ".txt"), rows)
-        record = {
-            "unit": _identity(unit),
-            "settings": fingerprint(config, tracker.weights, tracker.device.type),
-            "boxes_sha256": hashlib.sha256(rows.encode()).hexdigest(),
-        }
-        _write(unit.path(settings.out, ".json"), json.dumps(record | summary, indent=2))
-        yield statistics.frames - reported
-
-
-def record_failure(unit: Unit, settings: Settings, error: Exception) -> Outcome:
-    """Leave the reason on disk, in place of what an earlier run may have left, and return it."""
-    reason = " ".join(str(error).split())
-    if not isinstance(error, InputError):
-        reason = f"{type(error).__name__}: {reason}"
-    record = {"unit": _identity(unit), "error": reason, "traceback": traceback.format_exception(error)}
-    try:
-        _write(unit.path(settings.out, ".json"), json.dumps(record, indent=2))
-        unit.path(settings.out, ".txt").unlink(missing_ok=True)
-    except (InputError, OSError):  # the folder cannot be written, which may be the very reason
-        pass
-    return Outcome(f"{unit} failed: {reason}")
-
-
-def _identity(unit: Unit) -> dict[str, Any]:
-    return {
-        "sequence": unit.entry.name,
-        "part": unit.part.name,
-        "first_frame": unit.part.first_frame,
-        "box_xywh": list(unit.part.box_xywh),
-        "frames": unit.frames,
-        "seed": unit.seed,
-    }
 
 
 def _write(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..summary import OURS, Evaluation, SequenceScore, TrackerScore
@@ -81,15 +81,25 @@ def stages_ms(evaluation: Evaluation) -> dict[str, float]:
 
 
 def fps(evaluation: Evaluation) -> float | None:
+    """Our frames per second over all sequences; None where none was timed."""
+    return frame_rate(our_scores(evaluation))
+
+
+def frame_rate(scores: Iterable[SequenceScore]) -> float | None:
     """Frames per second: the frames that were timed by the time they took; None where none was."""
-    timed = [(score.curves.frames, score.fps) for score in our_scores(evaluation) if score.fps]
+    timed = [(score.curves.frames, score.fps) for score in scores if score.fps]
     seconds = sum(frames / rate for frames, rate in timed)
     return sum(frames for frames, _ in timed) / seconds if seconds else None
 
 
 def updates(evaluation: Evaluation) -> dict[str, int] | None:
+    """Our updates over all sequences; None where they were not counted."""
+    return added_updates(our_scores(evaluation))
+
+
+def added_updates(scores: Iterable[SequenceScore]) -> dict[str, int] | None:
     """Updates by kind and their iterations over all runs; None where they were not counted."""
-    counted = [score.updates for score in our_scores(evaluation) if score.updates is not None]
+    counted = [score.updates for score in scores if score.updates is not None]
     return {key: sum(count[key] for count in counted) for key in ("short", "long", "iterations")} if counted else None
 
 

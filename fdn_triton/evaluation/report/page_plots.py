@@ -21,21 +21,15 @@ def plot_figure(plot: Plot, evaluation: Evaluation) -> Markup:
     curves: list[Markup] = []  # in the order of drawing: ours on top, then the better ones
     legend = []
     for tracker in ranked:
-        color, dashes = styles[tracker.name]
+        style = _line(styles[tracker.name], tracker.name == OURS)
         x, y = _position(plot.thresholds / plot.upper, plot.curve(tracker.curves))
-        style = {
-            "class_": f"line line-{color}" + (" ours" if tracker.name == OURS else ""),
-            "stroke_dasharray": " ".join(f"{2 * dash:g}" for dash in dashes) or None,
-        }
         value = f"{plot.value(tracker):.3f}"
         title = element("title", f"{tracker.name}: {value}")
         curve = element("g", title, element("polyline", points=_points(x, y), **style), data_tracker=tracker.name)
         curves.insert(len(curves) if tracker.name == OURS else 0, curve)
-        swatch = element(
-            "svg", element("path", d="M1 5H29", **style), viewBox="0 0 30 10", class_="swatch", aria_hidden="true"
-        )
         name = element("span", tracker.name, class_="name")
-        legend.append(element("li", swatch, name, element("span", value), data_tracker=tracker.name))
+        sample = swatch(styles[tracker.name], tracker.name == OURS)
+        legend.append(element("li", sample, name, element("span", value), data_tracker=tracker.name))
     trackers = "1 tracker" if len(ranked) == 1 else f"{len(ranked)} trackers"
     image = element(
         "svg",
@@ -48,6 +42,21 @@ def plot_figure(plot: Plot, evaluation: Evaluation) -> Markup:
     )
     caption = element("figcaption", element("h3", plot.title), element("p", f"Number: {plot.score_label}"))
     return element("figure", caption, image, element("ol", *legend, class_="legend"), class_="curves", id=plot.name)
+
+
+def swatch(style: tuple[int, tuple[float, ...]], ours: bool) -> Markup:
+    """A piece of a tracker's line, to be put before its name; ``style`` is of :func:`~.plots.line_styles`."""
+    piece = element("path", d="M1 5H29", **_line(style, ours))
+    return element("svg", piece, viewBox="0 0 30 10", class_="swatch", aria_hidden="true")
+
+
+def _line(style: tuple[int, tuple[float, ...]], ours: bool) -> dict[str, str | None]:
+    """The attributes of a curve's element."""
+    color, dashes = style
+    return {
+        "class_": f"line line-{color}" + (" ours" if ours else ""),
+        "stroke_dasharray": " ".join(f"{2 * dash:g}" for dash in dashes) or None,
+    }
 
 
 def overlap_figure(overlap: NDArray[np.float64], marked: list[int]) -> Markup:

@@ -11,6 +11,7 @@ from ..profiles import Curves
 from ..summary import OURS, Evaluation, TrackerScore
 from .markup import Markup, element
 from .numbers import Spread, iterations_per_update, sequence_rows, stages_ms, updates
+from .page_plots import swatch
 from .plots import PLOTS, line_styles
 from .sortable_table import Cell, Column, Row, number, sortable_table
 from .strips import anchor
@@ -25,7 +26,7 @@ _STAGES = {
 
 
 def tracker_table(evaluation: Evaluation) -> Markup:
-    """Means of the trackers by AUC, with the colours of the plots."""
+    """Means of the trackers by AUC, with the lines of the plots."""
     styles = line_styles(evaluation.trackers)
     columns = [
         Column("Tracker", text=True),
@@ -36,7 +37,7 @@ def tracker_table(evaluation: Evaluation) -> Markup:
     ]
     rows = []
     for tracker in PLOTS[0].ranked(evaluation.trackers.values()):
-        name = element("span", tracker.name, class_=f"key line-{styles[tracker.name][0]}")
+        name = element("span", swatch(styles[tracker.name], tracker.name == OURS), tracker.name, class_="key")
         scores = [number(plot.value(tracker)) for plot in PLOTS]
         cells = [Cell(name, tracker.name), *scores, number(len(tracker.sequences), digits=0)]
         rows.append(Row(cells, _ours(tracker.name)))

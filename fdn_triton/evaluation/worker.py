@@ -1,0 +1,103 @@
+"""What all runs of an evaluation share, and the worker that does one after the other, whatever becomes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from .. import __version__
+from ..config import TrackerConfig
+from ..errors import InputError
+from ..frame_features import FeatureProvider, FrameFeatures
+from ..weights import NetworkWeights, load_weights
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all runs of an evaluation share; the seed of ``config`` is replaced by each run's.
+
+    Attributes:
+        device: as the tracker takes it.
+        out: folder of the evaluation.
+        features: what the tracker takes the features of boxes from.
+    """
+
+    config: TrackerConfig
+    preset: str
+    weights: str
+    device: str
+    out: Path
+    features: FeatureProvider = FrameFeatures
+
+
+def fingerprint(config: TrackerConfig, weights: NetworkWeights, device_type: str) -> dict[str, Any]:
+    """What decides a run's result besides the run itself, flat and as JSON gives it back."""
+    values = asdict(config)
+    del values["seed"]  # the run's
+    values |= values.pop("network")
+    values |= {"weights": weights.sha256[:16], "device": device_type}
+    return values | {"fdn_triton": __version__, "torch": torch.__version__}
+
+
+def difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    """The settings of two :func:`fingerprint` that differ, in words."""
+    names = [name for name in {**wanted, **found} if found.get(name) != wanted.get(name)]
+    return ", ".join(f"{name} {found.get(name)} instead of {wanted.get(name)}" for name in names)
+
+
+class Job(Protocol):
+    """One run of the tracker, which leaves its result on disk whole or not at all."""
+
+    @property
+    def sequence(self) -> str:
+        """Name of the sequence that it belongs to."""
+
+    @property
+    def frames(self) -> int:
+        """How many it takes."""
+
+    def run(self, settings: Settings, weights: NetworkWeights) -> Iterator[int]:
+        """Track, and write the files; yields the number of frames since the last time."""
+
+    def failed(self, error: Exception, out: Path) -> str:
+        """Note on disk what it was that :meth:`run` raised, and say it on one line."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended: ``error`` is why it failed, on one line, or None."""
+
+    error: str | None
+
+
+class Worker:
+    """Does jobs one after the other; the weights are loaded once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._weights: NetworkWeights | None = None
+
+    def run(self, job: Job) -> Iterator[int | Outcome]:
+        """Do it.
+
+        Yields:
+            What :meth:`Job.run` yields; last the outcome.
+        """
+        try:
+            if self._weights is None:
+                self._weights = load_weights(self._settings.weights, self._settings.config.network)
+            yield from job.run(self._settings, self._weights)
+            outcome = Outcome(None)
+        except Exception as error:  # whatever it is, the other jobs go on
+            outcome = Outcome(job.failed(error, self._settings.out))
+        yield outcome
+
+
+def reason_of(error: Exception) -> str:
+    """On one line; what no one foresaw with its type."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
