@@ -218,13 +218,12 @@ def tracker_calls(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object
     align = kernels.max_roi_align
     yield "candidates", lambda: align(features, boxes, 3, 1 / 16)
     yield "NCHW map", lambda: align(features.contiguous(), boxes, 3, 1 / 16)
+    yield "100 channels", lambda: align(channels_last(1, 100, 38, 50), boxes, 3, 1 / 16)
     yield "training", backward(align, features, boxes, 3, 1 / 16, deterministic=False)
     yield "deterministic", backward(align, features, boxes, 3, 1 / 16, deterministic=True)
     yield "RoIAlignMax", lambda: kernels.roi_align_max(features, boxes, 3, 1 / 8)
     yield "RoIAlignAdaMax", lambda: kernels.roi_align_ada_max(features, boxes, 3, 1 / 8)
-    for channels, height, width in ((96, 281, 500), (256, 71, 125)):
-        conv = channels_last(1, channels, height, width)
-        yield f"{channels} channels", partial(kernels.lrn_max_pool, conv)
+    yield "behind conv1", partial(kernels.lrn_max_pool, channels_last(1, 96, 281, 500))
     for heads in (1, 16, 64):
         weights = [empty(heads, *shape) for shape in ((512, 4608), (512, 512), (2, 512))]
         biases = [empty(heads, rows) for rows in (512, 512, 2)]

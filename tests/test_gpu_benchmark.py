@@ -130,7 +130,7 @@ def test_a_sweep_finds_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     (found,) = sweep.sweep(Task(("max_roi_align", "score_heads"), False, QUICK, "cpu", None, samples=2))
     assert (found.what, found.dtype, found.tried, found.unusable) == ("rois", "fp32", 3, 1)
-    assert found.chosen == tuple(own(8, 4, True)) and found.best in (found.chosen, (8, 32, 1), (16, 8, 2))
+    assert found.chosen == tuple(own(8, 4, False)) and found.best in (found.chosen, (8, 32, 1), (16, 8, 2))
     assert 0 < found.best_us <= found.chosen_us
     assert asked[0] == found.chosen and {(8, 32, 1), (16, 8, 2), (3, 8, 1)} <= set(asked)
     assert max_roi_align._select_config is own
