@@ -39,7 +39,6 @@ TARGETS = {
     "sm_100": GPUTarget("cuda", 100, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90": 227 << 10, "sm_100": 227 << 10, "gfx942": 64 << 10}  # bytes per program
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _MATRIX_INSTRUCTION = re.compile(r"wgmma\.mma_async|tcgen05\.mma|\bmma\.sync|v_mfma|v_smfmac")
 # Either an asynchronous copy of some bytes, or a load of a vector of numbers of some bits.

@@ -58,8 +58,10 @@ def main() -> int:
     except RuntimeError as error:
         print(f"no floors: {error}")
         floors, known = None, {}
-    print(f"{known.get('device')}, driver {known.get('driver')}, {known.get('date')}, torch {known.get('torch')}, ")
-    print(f"triton {known.get('triton')}; {_in_words(floors)}\n")
+    floors_failed = floors is None and time.monotonic() < deadline
+    if floors:
+        print(", ".join(f"{key} {value}" for key, value in known.items()))
+        print(f"{_in_words(floors)}\n")
 
     ops = tuple(options.op)
     if options.quick:
@@ -85,7 +87,7 @@ def main() -> int:
         print(f"\nwritten to {path}")
     failed = [row for row in rows if row.times is None and not row.skipped]
     print(f"\n{len(rows) - len(failed)} of {len(rows)} rows measured or skipped, {len(failed)} failed")
-    return 1 if failed else 0
+    return 1 if failed or floors_failed else 0
 
 
 def _options() -> argparse.Namespace:
@@ -178,9 +180,7 @@ def _record(row: Row) -> dict[str, Any]:
     }
 
 
-def _in_words(floors: Floors | None) -> str:
-    if floors is None:
-        return "floors unknown"
+def _in_words(floors: Floors) -> str:
     rates = ", ".join(f"{name} products {rate / 1e12:.3g} TFLOP/s" for name, rate in floors.matmul.items())
     return (
         f"empty kernel {floors.empty_us:.2f} us, copy {floors.copy / 1e9:.4g} GB/s, "

@@ -9,7 +9,13 @@ if [ -z "${PYTHON:-}" ]; then
   make .venv/.ready || exit 1
   PYTHON=.venv/bin/python
 fi
-"$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available() and "error: torch sees no GPU here")' || exit 1
+"$PYTHON" -c '
+import sys
+try:
+    import pytest, torch, triton
+except ImportError as missing:
+    sys.exit(f"error: {missing}")
+sys.exit(None if torch.cuda.is_available() else "error: torch sees no GPU here")' || exit 1
 
 shopt -s nullglob
 tests=(tests/test_*max_roi_align*.py tests/test_*rt_mdnet*.py tests/test_*lrn_pool*.py tests/test_*score_heads*.py

@@ -85,12 +85,12 @@ def test_columns_and_rows_of_a_thread(
     check(random_map(2, 16, 2 + 3 * stride, 2 + 3 * stride), stride=stride, padding=(1, 0, 0, 1))
 
 
-def test_memory_layouts() -> None:
-    x = random_map(1, 16, 3, 4)
+def test_memory_layouts(triton_device: torch.device) -> None:
+    x = random_map(1, 16, 3, 4).to(triton_device)
     expected = on_triton(x)
-    sparse = torch.zeros(1, 32, 3, 8)
+    sparse = torch.zeros(1, 32, 3, 8, device=triton_device)
     sparse[:, ::2, :, ::2] = x
-    moved = torch.zeros(16 * 12 + 1)[1:].view(1, 3, 4, 16).permute(0, 3, 1, 2)  # begins beside a 16-byte boundary
+    moved = torch.zeros(16 * 12 + 1, device=triton_device)[1:].view(1, 3, 4, 16).permute(0, 3, 1, 2)  # not on 16 bytes
     for same in (sparse[:, ::2, :, ::2], moved.copy_(x), x.expand(2, -1, -1, -1)):
         assert torch.equal(on_triton(same)[:1], expected)
     assert torch.equal(on_triton(x[:, 3:]), on_triton(x[:, 3:].contiguous()))
