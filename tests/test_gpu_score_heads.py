@@ -88,7 +88,7 @@ def with_config(monkeypatch: pytest.MonkeyPatch, config: gpu._Config) -> None:
 
 @pytest.mark.parametrize("n_heads", [1, 3])
 @pytest.mark.parametrize("sizes", [(37, 2), (37, 19, 2), (70, 19, 23, 2)])
-@pytest.mark.parametrize("count", [1, 5, 37, 130])
+@pytest.mark.parametrize("count", [1, 37, 130])
 @pytest.mark.parametrize("shared", [False, True])
 def test_equals_the_reference(n_heads: int, sizes: tuple[int, ...], count: int, shared: bool) -> None:
     case = Case(n_heads, count, sizes, shared=shared)
@@ -103,8 +103,7 @@ def test_half_types(dtype: torch.dtype, n_heads: int, sizes: tuple[int, ...]) ->
     Case(n_heads, 53, sizes, dtype).check()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-@pytest.mark.parametrize("splits", [1, 2, 8])
+@pytest.mark.parametrize(("splits", "dtype"), [(1, torch.float16), (2, torch.float32), (8, torch.float16)])
 @pytest.mark.parametrize("tile", TILES, ids=str)
 def test_every_tile(monkeypatch: pytest.MonkeyPatch, tile: tuple[int, ...], splits: int, dtype: torch.dtype) -> None:
     """Several tiles of candidates and outputs, full and not; with 8 splits some have no inputs left."""
@@ -189,7 +188,7 @@ def test_repeats_bit_for_bit_and_leaves_the_inputs_alone() -> None:
 
 
 @interpreted
-@pytest.mark.parametrize("sizes", [(64, 70, 65, 2), (64, 65, 2), (64, 5, 2)])
+@pytest.mark.parametrize("sizes", [(64, 70, 65, 2), (64, 37, 2)])
 def test_programs_may_finish_in_any_order(monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...]) -> None:
     with_config(monkeypatch, gpu._Config(16, 16, 16, 2, 4, 3))
     case = Case(2, 37, sizes)
