@@ -9,9 +9,9 @@
 Source: paper section 3.2 (VGG-M's norm and pool layers). ``alpha`` multiplies the plain sum, as in MatConvNet;
 PyTorch's ``LocalResponseNorm(size, alpha * size, beta, k)`` is the same function.
 
-On a CPU the map is worked through in bands of rows that stay in the cache: the normalised map, four times as large as
-the result, is never written to memory. Deterministic.
-With a gradient to compute, the reference is used instead.
+On a GPU :mod:`.gpu.lrn_pool` does it in one pass over the map, for windows of up to 5 channels. On a CPU the map is
+worked through in bands of rows that stay in the cache. In both, the normalised map, four times as large as the result,
+is never written to memory. Deterministic. With a gradient to compute, the reference is used instead.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .dispatch import runs_on_triton
 
 _BAND_BYTES = 2 << 20  # of the input, per band
 
@@ -44,17 +46,22 @@ def lrn_max_pool(
             whose border it touches on some sides only; at most half of ``pool``.
 
     Returns:
-        [N, C, (H + top + bottom - pool) // stride + 1, ...] of x's dtype, channels-last in memory.
+        [N, C, (H + top + bottom - pool) // stride + 1, ...] of x's dtype, channels-last in memory; empty where N or C
+        is 0. Gradients flow to ``x``; NaN and infinity reach the channels and windows that hold them, as in PyTorch.
 
     Raises:
         ValueError: wrong shapes or parameters.
     """
-    left, right, above, below = _check(x, size, pool, padding)
+    left, right, above, below = _check(x, size, pool, stride, padding)
     if torch.is_grad_enabled() and x.requires_grad:
         return lrn_max_pool_ref(x, size, alpha, beta, k, pool, stride, padding)
     n_images, channels, height, width = x.shape
     out_h = (height + above + below - pool) // stride + 1
     out_w = (width + left + right - pool) // stride + 1
+    if size <= 5 and runs_on_triton(x):
+        from .gpu.lrn_pool import lrn_max_pool as on_gpu
+
+        return on_gpu(x, (out_h, out_w), size, alpha, beta, k, pool, stride, left, above)
     rows = x.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C], a view of a channels-last map
     out = torch.empty((n_images, out_h, out_w, channels), dtype=x.dtype, device=x.device)
     if out.numel() == 0:
@@ -85,22 +92,29 @@ def lrn_max_pool_ref(
     padding: int | tuple[int, int, int, int] = 1,
 ) -> Tensor:
     """The same function from PyTorch's own layers, differentiable: the oracle of the tests."""
-    sides = _check(x, size, pool, padding)
+    sides = _check(x, size, pool, stride, padding)
     # At least fp32: squares overflow fp16, and on a CPU the layer has no half types.
     positive = x.relu().to(torch.promote_types(x.dtype, torch.float32))
     normalised = F.local_response_norm(positive, size, alpha * size, beta, k).to(x.dtype)
     return F.max_pool2d(F.pad(normalised, sides, value=float("-inf")), pool, stride)
 
 
-def _check(x: Tensor, size: int, pool: int, padding: int | tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def _check(
+    x: Tensor, size: int, pool: int, stride: int, padding: int | tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
     """The padding as (left, right, top, bottom)."""
-    if x.dim() != 4:
-        raise ValueError(f"x must be [N, C, H, W], got {tuple(x.shape)}")
+    if x.dim() != 4 or not x.is_floating_point():
+        raise ValueError(f"x must be [N, C, H, W] of a floating type, got {tuple(x.shape)} of {x.dtype}")
+    if pool < 1 or stride < 1:
+        raise ValueError(f"pool and stride must be positive, got {pool} and {stride}")
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size must be odd and positive, got {size}")
     sides = (padding,) * 4 if isinstance(padding, int) else padding
     if len(sides) != 4 or min(sides) < 0 or max(sides) * 2 > pool:
         raise ValueError(f"padding must lie between 0 and half of pool, got padding {padding} and pool {pool}")
+    height, width = x.shape[2:]
+    if min(height, width) < 1 or height + sides[2] + sides[3] < pool or width + sides[0] + sides[1] < pool:
+        raise ValueError(f"a map of {height}x{width} cells holds no window of {pool}x{pool} with padding {padding}")
     return sides
 
 

@@ -57,7 +57,7 @@ def test_equals_the_reference(grid: Any, aligned: bool, n: int, extend: float, d
         assert (out.double() - expected).abs().max() <= 2 * eager_error
 
 
-@pytest.mark.parametrize("channels", [1, 3, 16, 64, 100])
+@pytest.mark.parametrize("channels", [1, 16, 100])
 @pytest.mark.parametrize(
     ("output_hw", "map_hw"), [((1, 1), (6, 1)), ((1, 4), (1, 9)), ((5, 2), (5, 17)), ((3, 3), (1, 1))]
 )
@@ -70,7 +70,7 @@ def test_shapes(channels: int, output_hw: tuple[int, int], map_hw: tuple[int, in
 
 def test_sixteen_samples_an_axis() -> None:
     """The most there may be: the winner's byte is full."""
-    input, boxes = random_map(1, 2, 40, 40), torch.tensor([[0.0, 5.0, 9.0, 600.0, 610.0]])
+    input, boxes = random_map(1, 2, 5, 7), torch.tensor([[0.0, 5.0, 9.0, 100.0, 75.0]])
     expected = reference(input, boxes, (1, 1), 16)
     torch.testing.assert_close(on_triton(input, boxes, (1, 1), 16).double(), expected, rtol=1e-5, atol=2e-6)
     assert_gradient_is_exact(input, boxes, (1, 1), 16)
@@ -146,8 +146,10 @@ def test_gradients(grid: Any, aligned: bool) -> None:
     assert_gradient_is_exact(input, boxes, (2, 3), 2, aligned, grid)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("dtype", "memory_format"),
+    [(torch.float16, torch.channels_last), (torch.bfloat16, torch.contiguous_format)],
+)
 def test_gradients_in_half_types(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     input = random_map(1, 5, 5, 6).to(dtype).contiguous(memory_format=memory_format)
     assert_gradient_is_exact(input, boxes_of_all_kinds(11, 1, 5, 6), (3, 3), 2)
@@ -161,8 +163,8 @@ def test_gradients_of_other_shapes(n: int, map_hw: tuple[int, int]) -> None:
 
 def test_gradient_of_more_boxes_than_a_block() -> None:
     """The gathering backward looks at 128 boxes at a time."""
-    input = random_map(2, 2, 3, 4)
-    assert_gradient_is_exact(input, boxes_of_all_kinds(140, 2, 3, 4), (1, 1), 1)
+    input = random_map(1, 2, 2, 4)
+    assert_gradient_is_exact(input, boxes_of_all_kinds(140, 1, 2, 4), (1, 1), 1)
 
 
 @pytest.mark.parametrize("deterministic", [False, True])

@@ -184,13 +184,18 @@ def test_input_is_unchanged_and_results_repeat() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"x": torch.zeros(3, 4, 5)}, r"x must be \[N, C, H, W\], got \(3, 4, 5\)"),
+        ({"x": torch.zeros(3, 4, 5)}, r"x must be \[N, C, H, W\] of a floating type, got \(3, 4, 5\)"),
+        ({"x": torch.zeros(1, 3, 4, 5, dtype=torch.uint8)}, "of a floating type, got .* of torch.uint8"),
+        ({"x": torch.zeros(1, 3, 0, 5)}, "a map of 0x5 cells holds no window of 3x3 with padding 1"),
+        ({"x": torch.zeros(1, 3, 4, 2), "padding": 0}, "a map of 4x2 cells holds no window of 3x3 with padding 0"),
+        ({"stride": 0}, "pool and stride must be positive, got 3 and 0"),
         ({"size": 4}, "size must be odd and positive, got 4"),
         ({"size": -1}, "size must be odd and positive, got -1"),
         ({"padding": 2}, "padding must lie between 0 and half of pool, got padding 2 and pool 3"),
         ({"padding": -1}, "padding must lie between 0 and half of pool"),
         ({"padding": (0, 0, 0, 2)}, "padding must lie between 0 and half of pool"),
         ({"padding": (1, 1)}, "padding must lie between 0 and half of pool"),
+        ({"pool": 0, "padding": 0}, "pool and stride must be positive, got 0 and 2"),
         ({"pool": 1}, "padding must lie between 0 and half of pool"),
     ],
 )

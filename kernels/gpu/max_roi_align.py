@@ -5,7 +5,8 @@ for every sample four gathers of ``BLOCK_C`` consecutive channels, blended and c
 neighbouring bins, mostly of one RoI, whose samples share cells: those come from the L1 cache. Nothing between input
 and output is written. With a gradient to come, the winner of each maximum is kept as one byte.
 
-Any strides of the map are read without a copy; loads are 16 bytes wide where channels lie next to each other.
+Any strides of the map are read without a copy; loads are 16 bytes wide where channels lie next to each other and their
+number is a multiple of 16.
 Offsets are 64 bits wide; there may be up to 2^31 bins. Deterministic; the backward is
 :mod:`.max_roi_align_backward`'s.
 """
@@ -91,7 +92,8 @@ def max_roi_align_fwd(
     if input.numel() == 0:
         return output.zero_().permute(0, 3, 1, 2), winner.zero_()
     n_rows = len(boxes) * bins_y * bins_x
-    block_r, block_c, num_warps = _select_config(channels, input.element_size(), input.stride(1) == 1)
+    wide = input.stride(1) == 1 and channels % 16 == 0  # Triton looks for multiples of 16
+    block_r, block_c, num_warps = _select_config(channels, input.element_size(), wide)
     stride_n, stride_c, stride_y, stride_x = input.stride()
     with on_device_of(input):
         _max_roi_align_fwd_kernel[(triton.cdiv(n_rows, block_r), triton.cdiv(channels, block_c))](
@@ -121,7 +123,7 @@ def max_roi_align_fwd(
             OFFSET=sampling.offset,
             TAPS=TAPS[sampling.taps],
             SAVE_WINNER=save_winner,
-            UNROLL=min(sampling.per_bin**2, 4),
+            UNROLL=min(sampling.per_bin**2, 4 if wide else 2),
             BLOCK_R=block_r,
             BLOCK_C=block_c,
             num_warps=num_warps,
@@ -129,15 +131,16 @@ def max_roi_align_fwd(
     return output.permute(0, 3, 1, 2), winner
 
 
-def _select_config(channels: int, element_size: int, channels_last: bool) -> tuple[int, int, int]:
+def _select_config(channels: int, element_size: int, wide: bool) -> tuple[int, int, int]:
     """BLOCK_R, BLOCK_C, warps.
 
-    Channels-last, a thread reads 16 bytes a load, one row: 64 channels of fp16 are one 128-byte cache line, and 256
-    RoIs of 3x3 bins and 512 channels make 1152 programs of 4 warps, more than 30 warps per multiprocessor of an H100.
-    Else every channel is a load of its own, and the registers hold four.
+    Where loads are wide, a thread reads 16 bytes a load, one row: 64 channels of fp16 are one 128-byte cache line, and
+    256 RoIs of 3x3 bins and 512 channels make 1152 programs of 4 warps, more than 30 warps per multiprocessor of an
+    H100.
+    Else every channel is a load of its own with a pointer of its own, and a thread takes two: four spill registers.
     """
-    if not channels_last:
-        return 16, min(32, triton.next_power_of_2(channels)), 4
+    if not wide:
+        return 16, min(32, triton.next_power_of_2(channels)), 8
     block_c = min(64, triton.next_power_of_2(channels))
     return 16, block_c, max(1, block_c * element_size // 32)
 

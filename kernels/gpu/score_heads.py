@@ -140,37 +140,32 @@ def _layer_fwd_kernel(
     SPLITS: tl.constexpr,
     N_TILES: tl.constexpr,
     HIDDEN: tl.constexpr,
+    K_BLOCKS: tl.constexpr,
     EVEN_K: tl.constexpr,
     PRECISION: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    pid, split = tl.program_id(0), tl.program_id(1).to(tl.int64)
-    n_tickets = n_heads.to(tl.int64) * n_rows
-    if HIDDEN:
-        for start in range((split * tl.num_programs(0) + pid) * 128, n_tickets, SPLITS * tl.num_programs(0) * 128):
-            offs_ticket = start + tl.arange(0, 128)
-            tl.store(tickets_ptr + offs_ticket, 0, mask=offs_ticket < n_tickets)
-
+    pid, split = tl.program_id(0), tl.program_id(1)
     m_tiles = tl.cdiv(n_rows, BLOCK_M)
     tile_n = pid % N_TILES
     tile_m = pid // N_TILES % m_tiles
     head = (pid // N_TILES // m_tiles).to(tl.int64)
     offs_m = tile_m * BLOCK_M + tl.arange(0, BLOCK_M)  # [M]
     offs_n = tile_n * BLOCK_N + tl.arange(0, BLOCK_N)  # [N]
-    k_blocks = tl.cdiv(n_in, SPLITS * BLOCK_K)
-    offs_k = split * k_blocks * BLOCK_K + tl.arange(0, BLOCK_K)  # [K]
+    offs_k = split * K_BLOCKS * BLOCK_K + tl.arange(0, BLOCK_K)  # [K]
     mask_m = offs_m < n_rows
     mask_n = offs_n < n_out
 
     # A row outside is read as the last one and not written: the loop needs no mask for it.
     row_m = tl.minimum(offs_m, n_rows - 1).to(tl.int64)
     row_n = tl.minimum(offs_n, n_out - 1).to(tl.int64)
-    x_ptrs = x_ptr + head * stride_xt + row_m[:, None] * stride_xm + offs_k[None, :] * stride_xk  # [M, K]
-    weight_ptrs = weight_ptr + head * stride_wt + row_n[None, :] * stride_wn + offs_k[:, None] * stride_wk  # [K, N]
+    col_k = offs_k.to(tl.int64)
+    x_ptrs = x_ptr + head * stride_xt + row_m[:, None] * stride_xm + col_k[None, :] * stride_xk  # [M, K]
+    weight_ptrs = weight_ptr + head * stride_wt + row_n[None, :] * stride_wn + col_k[:, None] * stride_wk  # [K, N]
     sums = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for _ in range(k_blocks):
+    for _ in range(K_BLOCKS):
         mask_k = tl.full((BLOCK_K,), True, tl.int1) if EVEN_K else offs_k < n_in
         x = tl.load(x_ptrs, mask=mask_k[None, :], other=0.0)
         weight = tl.load(weight_ptrs, mask=mask_k[:, None], other=0.0)
@@ -184,11 +179,13 @@ def _layer_fwd_kernel(
         x_ptrs += BLOCK_K * stride_xk
         weight_ptrs += BLOCK_K * stride_wk
 
-    row = head * n_rows + offs_m  # [M]
+    row, n_all_rows = head * n_rows + offs_m, n_heads.to(tl.int64) * n_rows  # [M], 1
+    if HIDDEN:
+        tl.store(tickets_ptr + row, 0, mask=mask_m & (tile_n == 0) & (split == 0))
     out_ptrs = out_ptr + row[:, None] * n_out + offs_n[None, :]  # [M, N]
     mask = mask_m[:, None] & mask_n[None, :]
     if SPLITS > 1:
-        tl.store(out_ptrs + split * n_tickets * n_out, sums, mask=mask)
+        tl.store(out_ptrs + split * n_all_rows * n_out, sums, mask=mask)
     else:
         sums += tl.load(bias_ptr + head * n_out + offs_n, mask=mask_n, other=0.0).to(tl.float32)[None, :]
         if last_weight_ptr is None:
@@ -200,14 +197,14 @@ def _layer_fwd_kernel(
                 last_weight_ptrs = last_weight_ptr + (head * 2 + column) * n_out + offs_n  # [N]
                 last_weight = tl.load(last_weight_ptrs, mask=mask_n, other=0.0).to(tl.float32)
                 share = tl.sum(hidden * last_weight[None, :], axis=1)  # [M]
-                tl.store(shares_ptr + (tile_n * n_tickets + row) * 2 + column, share, mask=mask_m)
+                tl.store(shares_ptr + (tile_n * n_all_rows + row) * 2 + column, share, mask=mask_m)
             tl.debug_barrier()  # the program's stores come before its tickets
             ticket = tl.atomic_add(tickets_ptr + row, 1, mask=mask_m, sem="acq_rel")  # [M]
             complete = mask_m & (ticket == N_TILES - 1)
             for column in range(2):
                 score = tl.zeros((BLOCK_M,), tl.float32)
                 for tile in range(N_TILES):
-                    share_ptrs = shares_ptr + (tile * n_tickets + row) * 2 + column
+                    share_ptrs = shares_ptr + (tile * n_all_rows + row) * 2 + column
                     score += tl.load(share_ptrs, mask=complete, other=0.0, cache_modifier=".cg")
                 score += tl.load(last_bias_ptr + head * 2 + column).to(tl.float32)
                 tl.store(out_ptr + row * 2 + column, score.to(out_ptr.dtype.element_ty), mask=complete)
@@ -310,6 +307,7 @@ def _layer_fwd(
         SPLITS=config.splits,
         N_TILES=n_tiles,
         HIDDEN=hidden,
+        K_BLOCKS=triton.cdiv(n_in, config.splits * config.block_k),
         EVEN_K=n_in % (config.splits * config.block_k) == 0,
         PRECISION=precision,
         BLOCK_M=config.block_m,
