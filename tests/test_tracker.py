@@ -744,9 +744,9 @@ def test_a_gpu_repeats_bit_for_bit() -> None:
 # Weights
 
 
-def test_default_weights_warn_as_long_as_they_are_untrained() -> None:
-    with pytest.warns(UserWarning, match=r"untrained"):
-        Tracker(TrackerConfig.from_preset("paper", **SMALL), device="cpu")
+def test_default_weights_are_the_shipped_ones() -> None:
+    tracker = Tracker(TrackerConfig.from_preset("paper", **SMALL), device="cpu")
+    assert tracker.weights.name == "fdn" and "fc5.weight" in tracker.weights.tensors
 
 
 def test_loaded_weights_must_be_of_the_network() -> None:

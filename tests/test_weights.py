@@ -616,16 +616,43 @@ def test_paths_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "Permission denied" in _refused(tmp_path / "notes.txt")
 
 
+# -------------------------------------------------------------------------------------------------- shipped
+
+
+def test_the_default_is_shipped_small_and_says_where_it_comes_from() -> None:
+    shipped = load_weights(DEFAULT_WEIGHTS, NET)
+    file = Path(weights_module.__file__).with_suffix("") / "fdn.safetensors"
+    assert DEFAULT_WEIGHTS == "fdn" == shipped.name
+    assert set(shipped.tensors) == {*CONV, "fc4.weight", "fc4.bias", "fc5.weight", "fc5.bias"}
+    assert file.stat().st_size <= 10_000_000
+    assert shipped.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert shipped.sha256 in (file.parent / "README.md").read_text(encoding="utf-8")
+    assert "domains" in shipped.provenance
+
+
+def test_half_precision_halves_the_file(tmp_path: Path, trunk: dict[str, Tensor]) -> None:
+    save_weights(tmp_path / "full.safetensors", _weights(trunk))
+    save_weights(tmp_path / "half.safetensors", _weights(trunk), torch.float16)
+    full, half = ((tmp_path / f"{name}.safetensors").stat().st_size for name in ("full", "half"))
+    assert half < 0.51 * full
+    for name, tensor in load_weights(tmp_path / "half.safetensors", NET).tensors.items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, trunk[name], rtol=1e-3, atol=1e-7)
+    too_large = {**trunk, "conv1.bias": torch.full((96,), 1e5)}
+    with pytest.raises(InputError, match=r"conv1\.bias has 96 NaN or infinite"):
+        save_weights(tmp_path / "w.safetensors", _weights(too_large), torch.float16)
+
+
 # -------------------------------------------------------------------------------------------------- untrained
 
 
-def test_untrained_is_the_default_and_repeats() -> None:
+def test_untrained_weights_repeat() -> None:
     first, again, other = (
-        load_weights(DEFAULT_WEIGHTS, NET),
+        load_weights("untrained", NET),
         untrained_weights(NET),
         untrained_weights(NET, 1),
     )
-    assert DEFAULT_WEIGHTS == "untrained" == first.name
+    assert first.name == "untrained"
     assert list(first.tensors) == CONV
     assert all(torch.equal(first.tensors[name], again.tensors[name]) for name in CONV)
     assert (first.sha256, first.feature_scale) == (again.sha256, again.feature_scale)
