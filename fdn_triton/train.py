@@ -150,7 +150,7 @@ def _multi_domain(
     first_frames = [frame[0] for domain in domains[:3] if (frame := domain.frame(0)) is not None]
     trunk = trunk_to_train(start, network, first_frames)
     identity = {"domains": [domain.name for domain in domains], "start": start.sha256, "for": options.for_}
-    return MultiDomainTraining(domains, trunk, start.feature_scale, config, world), identity, network
+    return MultiDomainTraining(domains, trunk, start, config, world), identity, network
 
 
 def _read_videos(places: Sequence[Path], what: str, world: World) -> list[VideoDomain]:

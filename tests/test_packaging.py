@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "fdn_triton", "kernels")
 
@@ -83,7 +82,10 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
     expected = {"fdn_triton/py.typed"}
     for path in (ROOT / "fdn_triton").rglob("*"):
-        if path.suffix in (".py", ".jpg", ".txt", ".css", ".js", ".md", ".safetensors") and ROOT / "fdn_triton/kernels" not in path.parents:
+        if (
+            path.suffix in (".py", ".jpg", ".txt", ".css", ".js", ".md", ".safetensors")
+            and ROOT / "fdn_triton/kernels" not in path.parents
+        ):
             expected.add(path.relative_to(ROOT).as_posix())
     kernels = [path for path in (ROOT / "kernels").rglob("*") if path.suffix in (".py", ".md")]
     expected |= {f"fdn_triton/{path.relative_to(ROOT).as_posix()}" for path in kernels}

@@ -79,6 +79,13 @@ def test_table_is_made_from_the_committed_results(monkeypatch: pytest.MonkeyPatc
     try:
         runs = tables.load()
         assert runs, "perf/results holds no tracking run"
+        card = (ROOT / "fdn_triton/weights/README.md").read_text(encoding="utf-8")
+        for text, name, table in (
+            (README, "accuracy", tables.accuracy_table()),
+            (card, "sequences", tables.sequence_table()),
+        ):
+            place = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", text, re.S)
+            assert place is not None and place[1].strip() == table
         between = re.search(r"<!-- measured -->\n(.*?)\n<!-- /measured -->", README, re.S)
         assert between is not None
         assert between[1].strip() == tables.tracking_table(runs)

@@ -47,7 +47,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> MakeTask:
     def task(domains=None, world: World = ALONE, **numbers) -> MultiDomainTraining:
         domains = domains or [PaintedDomain("one"), PaintedDomain("two")]
         trunk = TrainableTrunk.from_folded(weights.tensors)
-        return MultiDomainTraining(domains, trunk, weights.feature_scale, replace(CONFIG, **numbers), world)
+        return MultiDomainTraining(domains, trunk, weights, replace(CONFIG, **numbers), world)
 
     return task
 

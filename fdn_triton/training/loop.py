@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ def cosine(number: int, steps: int, warm_up: int) -> float:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How often a training does what is not training; the weights do not depend on it."""
+    """How often a training does what is not training, and how it stores its weights, which do not depend on it."""
 
     log_every: int = 20
     """Steps between rows of the log."""
@@ -116,6 +116,8 @@ class Schedule:
     """Validations between tryings of the weights on the videos of --track; the last one has it always."""
     checkpoint_seconds: float = 120.0
     """Between checkpoints, at least."""
+    store: Literal["fp32", "fp16"] = "fp32"
+    """Precision of the weights' file; fp16 halves it."""
 
 
 def run_training(
@@ -188,7 +190,7 @@ def run_training(
     if writes:
         with _writing(out):
             plot_log(rows, out / PLOT)
-        save_weights(out / WEIGHTS, task.weights())
+        save_weights(out / WEIGHTS, task.weights(), torch.float16 if schedule.store == "fp16" else torch.float32)
     return rows[-1] if rows else {}
 
 

@@ -129,7 +129,7 @@ class MultiDomainTraining:
     Args:
         domains: K of them.
         trunk: where the convolutions start.
-        feature_scale: factor on the trunk's output.
+        start: the weights that the trunk has, for their feature scale and provenance.
         config: all numbers.
         world: of the processes.
     """
@@ -138,11 +138,11 @@ class MultiDomainTraining:
         self,
         domains: Sequence[Domain],
         trunk: TrainableTrunk,
-        feature_scale: float,
+        start: NetworkWeights,
         config: MultiDomainConfig,
         world: World,
     ) -> None:
-        self._config, self._world, self._domains = config, world, list(domains)
+        self._config, self._world, self._domains, self._start = config, world, list(domains), start
         self.steps = config.cycles * len(domains)
         self.samples_per_step = config.positives + config.negatives
         frames = config.frames
@@ -151,7 +151,8 @@ class MultiDomainTraining:
                 f"{config.positives} positives and {config.negatives} negatives of {frames} frames in {world.size} "
                 "processes: give multiples of --frames, and --frames as a multiple of the processes"
             )
-        self.net = new_module(lambda: MultiDomainNet(trunk, feature_scale, len(domains), config), config.seed, world)
+        n = len(domains)
+        self.net = new_module(lambda: MultiDomainNet(trunk, start.feature_scale, n, config), config.seed, world)
         # The statistics of one video's windows are no other video's: the normalisations keep those they came with.
         self.net.eval()
         self.net.trunk.requires_grad_(config.convolution_rate > 0)
@@ -211,7 +212,8 @@ class MultiDomainTraining:
             mean=IMAGENET_MEAN,
             feature_scale=self.net.feature_scale,
             roi_grid="midpoint",
-            provenance=f"multi-domain training, {len(self._domains)} domains, {self.steps} iterations",
+            provenance=f"{self._start.provenance}; multi-domain training, {len(self._domains)} domains, "
+            f"{self.steps} iterations" + ("" if self._config.convolution_rate else " with the convolutions kept"),
             sha256="",
         )
 
