@@ -167,6 +167,12 @@ def test_gradient_of_more_boxes_than_a_block() -> None:
     assert_gradient_is_exact(input, boxes_of_all_kinds(140, 1, 2, 4), (1, 1), 1)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: of interpreted kernels there may be any number")
+def test_gradients_of_more_rows_than_a_grid_has_on_its_second_axis() -> None:
+    boxes = torch.tensor([[0.0, 0.0, 0.0, 20.0, 40.0], [0.0, 0.0, 16.0 * 69_990, 20.0, 16.0 * 69_999]])
+    assert_gradient_is_exact(random_map(1, 2, 70_000, 2), boxes, (1, 1), 1)
+
+
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_ties_go_to_the_first_sample(deterministic: bool) -> None:
     input = torch.full((1, 2, 4, 4), 1.0, requires_grad=True)

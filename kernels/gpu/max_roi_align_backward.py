@@ -71,7 +71,8 @@ def max_roi_align_bwd(
     with on_device_of(grad_output):
         if deterministic:
             block_c = min(128, triton.next_power_of_2(channels))
-            grid: tuple[int, ...] = (triton.cdiv(width, _GATHER_X), n_images * height, triton.cdiv(channels, block_c))
+            # All cells are on the first axis: CUDA allows only 65535 programs on the others.
+            grid = (triton.cdiv(width, _GATHER_X) * n_images * height, triton.cdiv(channels, block_c))
             _max_roi_align_bwd_gather_kernel[grid](
                 *arguments,
                 len(boxes),
@@ -217,11 +218,12 @@ def _max_roi_align_bwd_gather_kernel(
     BLOCK_C: tl.constexpr,
 ):
     LAST: tl.constexpr = PER_BIN - 1 + OFFSET
-    first_x = tl.program_id(0) * BLOCK_X
-    image = tl.program_id(1) // height
-    y = tl.program_id(1) % height
+    x_blocks = tl.cdiv(width, BLOCK_X)
+    first_x = tl.program_id(0) % x_blocks * BLOCK_X
+    image = tl.program_id(0) // x_blocks // height
+    y = tl.program_id(0) // x_blocks % height
     offs_x = first_x + tl.arange(0, BLOCK_X)  # [X]
-    offs_c = (tl.program_id(2) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)  # [C]
+    offs_c = (tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)).to(tl.int64)  # [C]
     mask_c = offs_c < channels
     total = tl.zeros((BLOCK_X, BLOCK_C), tl.float32)
 
