@@ -78,10 +78,14 @@ def _last_layers_configs(dtype: str) -> Iterator[Config]:
 
 
 SWEEPS = {
-    "max_roi_align": Sweep("max_roi_align", "max_roi_align", lambda *a: True, _roi_configs),
-    "lrn_max_pool": Sweep("lrn_max_pool", "lrn_pool", lambda *a: True, _lrn_configs),
-    "score_heads, hidden layers": Sweep("score_heads", "score_heads", lambda *a: a[7], _hidden_layer_configs),
-    "score_heads, last layers": Sweep("score_heads", "score_heads", lambda *a: not a[7], _last_layers_configs),
+    "max_roi_align": Sweep("max_roi_align", "max_roi_align", lambda *sizes: True, _roi_configs),
+    "lrn_max_pool": Sweep("lrn_max_pool", "lrn_pool", lambda *sizes: True, _lrn_configs),
+    "score_heads, hidden layers": Sweep(
+        "score_heads", "score_heads", lambda *sizes, may_split: may_split, _hidden_layer_configs
+    ),
+    "score_heads, last layers": Sweep(
+        "score_heads", "score_heads", lambda *sizes, may_split: not may_split, _last_layers_configs
+    ),
 }
 
 
@@ -131,9 +135,9 @@ def _config_in_place(settings: Sweep, config: Config | None) -> Iterator[list[An
     original = module._select_config
     asked: list[Any] = []
 
-    def select(*arguments: Any) -> Any:
-        own = original(*arguments)
-        if not settings.applies(*arguments):
+    def select(*arguments: Any, **options: Any) -> Any:
+        own = original(*arguments, **options)
+        if not settings.applies(*arguments, **options):
             return own
         asked.append(own)
         if config is None:

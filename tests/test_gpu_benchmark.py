@@ -136,6 +136,24 @@ def test_a_sweep_finds_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max_roi_align._select_config is own
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="kernels are not interpreted where there is a GPU")
+def test_every_sweep_reaches_one_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three layers of heads are two launches, and each has a sweep of its own."""
+    import sweep
+    from parts import OURS, QUICK
+
+    for name in ("roi_sampling", "lrn_pool", "score_heads"):
+        module = importlib.import_module(f"fdn_triton.kernels.{name}")
+        monkeypatch.setattr(module, "runs_on_triton", lambda tensor: True)
+    for what, settings in sweep.SWEEPS.items():
+        part = next(sweep.PARTS[settings.op](QUICK))
+        inputs = part.make(torch.Generator().manual_seed(0), torch.device("cpu"))
+        with sweep._config_in_place(settings, None) as asked:
+            part.providers[OURS].prepare(*inputs)()
+        assert len(asked) == 1, what
+        assert len(asked[0]) == len(next(iter(settings.configs(part.dtype)))), what
+
+
 class Recorder:
     """A kernel that notes with which blocks and warps it is launched."""
 
