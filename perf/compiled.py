@@ -234,7 +234,7 @@ def tracker_calls(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object
 
 def compile_all(targets: list[str], wanted: Callable[[str], bool]) -> Iterator[Compiled]:
     """Every wanted kernel for every dtype and target, each as soon as it is known."""
-    for module in ("max_roi_align", "roi_sampling", "lrn_pool", "score_heads"):
+    for module in ("roi_sampling", "lrn_pool", "score_heads"):
         _send_to_triton(import_module(f"{kernels.__name__}.{module}"))
     for target in targets:
         with launches_compile(target, wanted) as found:
@@ -248,8 +248,7 @@ def compile_all(targets: list[str], wanted: Callable[[str], bool]) -> Iterator[C
 
 def _send_to_triton(module: Any) -> None:
     """Tensors without data take the way of a GPU's."""
-    if hasattr(module, "runs_on_triton"):
-        module.runs_on_triton = lambda tensor: True
+    module.runs_on_triton = lambda tensor: True
 
 
 def main() -> None:
