@@ -43,7 +43,7 @@ def score_heads(
         gradients.
 
     Raises:
-        ValueError: shapes that do not fit together, or features, weights and biases of several dtypes.
+        ValueError: shapes that do not fit together, or features, weights and biases of several dtypes or devices.
     """
     _check(features, weights, biases)
     if runs_on_triton(features):
@@ -87,6 +87,9 @@ def _check(features: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]
     dtypes = {tensor.dtype for tensor in (features, *weights, *biases)}
     if len(dtypes) > 1:
         raise ValueError(f"features, weights and biases must have one dtype, got {sorted(map(str, dtypes))}")
+    devices = {tensor.device for tensor in (features, *weights, *biases)}
+    if len(devices) > 1:
+        raise ValueError(f"features, weights and biases must be on one device, got {sorted(map(str, devices))}")
     n_heads, width = len(weights[0]), features.shape[-1]
     if features.dim() == 3 and len(features) != n_heads:
         raise ValueError(f"features are for {len(features)} heads, weights for {n_heads}")

@@ -149,6 +149,7 @@ def test_reference_is_differentiable() -> None:
         ),
         ({"features": torch.zeros(3, 13, 37).half()}, r"must have one dtype, got \['torch.float16', 'torch.float32'\]"),
         ({"biases": [torch.zeros(3, 19).double(), torch.zeros(3, 2)]}, "must have one dtype"),
+        ({"features": torch.zeros(3, 13, 37, device="meta")}, r"must be on one device, got \[.cpu., .meta.\]"),
         (
             {
                 "weights": [torch.zeros(3, 19, 37), torch.zeros(3, 5, 19)],
