@@ -57,8 +57,8 @@ class DomainsOptions(RunOptions):
 
     videos: tuple[Path, ...]
     """Annotated sequences, or folders of them, in OTB's, VOT's, GOT-10k's or LaSOT's layout."""
-    weights: Path
-    """Convolutions to start from, of train classify."""
+    weights: str
+    """Name or path of the convolutions to start from, of train classify."""
     photographs: Path | None = None
     """Folder of images that synthetic domains are made from."""
     synthetic: int = 0
@@ -71,6 +71,14 @@ class DomainsOptions(RunOptions):
 
 
 Options = Union[ClassifyOptions, DomainsOptions]  # noqa: UP007  read at run time
+
+_LEAST = {
+    0: ("seed", "synthetic"),
+    1: (
+        *("log_every", "validate_every", "track_every", "track_frames", "cycles", "positives", "negatives"),
+        *("image_side", "window", "target_size_min"),
+    ),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,8 +100,11 @@ def _parse(argv: Sequence[str]) -> Options:
 
 
 def _train(options: Options) -> int:
+    _check(options)
     with joined(options.device) as world:
         held_out = _read_videos(options.track, "videos to track", world) if options.track else []
+        if torn := [video.name for video in held_out if video.frame(0) is None]:
+            raise InputError(f"{', '.join(torn)}: the first frame cannot be read: take it out of --track")
         videos: list[VideoDomain] = []
         if isinstance(options, ClassifyOptions):
             task, identity, network = _classification(options, world)
@@ -113,6 +124,14 @@ def _train(options: Options) -> int:
     return EXIT_OK
 
 
+def _check(options: Options) -> None:
+    numbers = {**vars(options), **asdict(options.schedule), **asdict(options.config)}
+    for least, names in _LEAST.items():
+        for name in names:
+            if name in numbers and numbers[name] < least:
+                raise InputError(f"--{name.replace('_', '-')} is {numbers[name]}: it must be at least {least}")
+
+
 def _classification(options: ClassifyOptions, world: World) -> tuple[Task, dict[str, Any], NetworkConfig]:
     config = options.config
     with _progress(world, "image", "reading") as progress:
@@ -125,7 +144,9 @@ def _classification(options: ClassifyOptions, world: World) -> tuple[Task, dict[
 def _training_videos(options: DomainsOptions, held_out: Sequence[VideoDomain], world: World) -> list[VideoDomain]:
     videos = _read_videos(options.videos, "domains", world)
     with _progress(world, "video", "comparing with excluded ones") as progress:
-        refuse_test_videos(videos, options.for_, options.exclude, progress.update)
+        not_compared = refuse_test_videos(videos, options.for_, options.exclude, progress.update)
+    if not_compared:
+        _tell(world, "excluded ones that were not compared", not_compared)
     if twice := {video.name for video in videos} & {video.name for video in held_out}:
         raise InputError(f"{', '.join(sorted(twice))}: in both the training set and --track, take it out of one")
     return videos

@@ -164,6 +164,9 @@ def test_what_cannot_be_used_is_one_line(data: Path, tmp_path: Path, capsys: pyt
     assert "--synthetic needs images to make videos from: give --photographs" in said(domains, "--synthetic", "2")
     assert "has 0 images" in said(domains, "--synthetic", "2", "--photographs", str(data / "videos/first/empty"))
     assert "first, second: in both the training set and --track" in said(domains, "--track", str(data / "videos"))
+    for flag in ("--log-every", "--validate-every", "--track-every", "--track-frames"):
+        assert f"{flag} is 0: it must be at least 1" in said(classify, flag, "0")
+    assert "--cycles is 0" in said(domains, "--cycles", "0") and "--seed is -1" in said(domains, "--seed", "-1")
     assert "--for" in said(domains, "--for", "lasot") and "--epoch" in said(classify, "--epoch", "x")
     assert not (tmp_path / "out").exists(), "nothing is begun"
 
@@ -177,6 +180,21 @@ def test_another_project_s_weights_are_no_start(data: Path, tmp_path: Path, caps
     save_weights(tmp_path / "foreign.safetensors", untrained_weights(NetworkConfig()))
     flags = domains(data, tmp_path / "out", "--weights", str(tmp_path / "foreign.safetensors"))
     assert "'foreign.safetensors' has other features, by " in refusal(capsys, flags)
+
+
+def test_a_video_to_track_that_has_no_first_frame(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said before the training, not at its first validation."""
+    videos = video_folders(tmp_path / "videos", ("owl", "torn"))
+    (videos / "torn/img/0001.jpg").write_bytes(b"damaged")
+    flags = classify(data, tmp_path / "out", "--track", str(videos))
+    assert "error: torn: the first frame cannot be read: take it out of --track" in refusal(capsys, flags)
+    assert not (tmp_path / "out").exists()
+
+
+def test_shipped_weights_are_a_start_by_their_name(data: Path, tmp_path: Path) -> None:
+    assert train.main(domains(data, tmp_path, "--weights", "fdn", "--cycles", "1", "--convolution-rate", "0")) == 0
 
 
 def test_test_videos_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,15 @@ def test_content_is_refused_whatever_it_is_called(clips: tuple[Path, list[VideoD
         refuse_test_videos([part], "otb", [folder])
 
 
+def test_what_cannot_be_compared_is_said(clips: tuple[Path, list[VideoDomain]], tmp_path: Path) -> None:
+    _, (early, _) = clips
+    folder = video_folders(tmp_path / "excluded", ("whole", "wrong"))
+    (folder / "wrong/groundtruth_rect.txt").write_text("10,ten,20,20\n")
+    (said,) = refuse_test_videos(named("one"), "otb", [folder])
+    assert said.startswith("wrong: ") and "'ten' is not a number" in said
+    assert refuse_test_videos([early], "otb") == []
+
+
 def test_plain_frames_are_nothing_to_compare(tmp_path: Path) -> None:
     videos = []
     for name in ("one", "two"):

@@ -33,9 +33,9 @@ class World:
 
     def average_gradients(self, module: nn.Module) -> None:
         """Make every process's gradients their mean; a parameter has one in all processes or in none."""
-        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         if self.size == 1:
             return
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
         mean = self.average(torch.cat([gradient.flatten() for gradient in gradients]))
         for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
@@ -58,7 +58,7 @@ class World:
 @contextmanager
 def joined(device: str) -> Iterator[World]:
     """Join the processes of ``torchrun``, each with a GPU of its own; without it, a world of one."""
-    if not dist.is_torchelastic_launched():
+    if not dist.is_available() or not dist.is_torchelastic_launched():
         yield World(0, 1, choose_device(device))
         return
     own = choose_device(device)

@@ -51,7 +51,7 @@ def refuse_test_videos(
     benchmark: Benchmark,
     folders: Iterable[Path] = (),
     report: Callable[[], object] = lambda: None,
-) -> None:
+) -> list[str]:
     """Make sure that no domain is a video of the benchmark.
 
     Args:
@@ -60,12 +60,20 @@ def refuse_test_videos(
         folders: of videos whose content is refused, whatever they are called.
         report: called after each video of the folders.
 
+    Returns:
+        A line for everything in the folders that could not be compared, with the reason.
+
     Raises:
         InputError: one is; all are named, with what they are.
     """
     names = _NAMES[benchmark]
     found = {domain.name: f"named like {benchmark.upper()}'s" for domain in domains if _spellings(domain.name) & names}
-    tested = [video for folder in folders for video in read_domains([folder])[0]]
+    tested: list[VideoDomain] = []
+    not_compared: list[str] = []
+    for folder in folders:
+        videos, left_out = read_domains([folder])
+        tested += videos
+        not_compared += left_out
     own = [(domain.name, _pictures(_spread(domain.images, _COMPARED))) for domain in domains] if tested else []
     for video in tested:
         pictures = _pictures(video.images)
@@ -79,6 +87,7 @@ def refuse_test_videos(
             + ", ".join(f"{name} ({why})" for name, why in found.items())
             + ": take them out, or rename another video of the same name"
         )
+    return not_compared
 
 
 def _spellings(name: str) -> set[str]:
