@@ -18,7 +18,7 @@ from fdn_triton.evaluation import work
 from fdn_triton.evaluation.ablation import METHOD, VARIANTS, VariantName, compare
 from fdn_triton.evaluation.ablation_weights import NoWeights, choose_weights, trained_files
 from fdn_triton.evaluation.profiles import Curves
-from fdn_triton.evaluation.report.ablation_table import VariantResult, verdict
+from fdn_triton.evaluation.report.ablation_table import Ablation, VariantResult, terminal_table, verdict
 from fdn_triton.evaluation.summary import SequenceScore, TrackerScore
 from fdn_triton.weights import NetworkWeights, load_weights, save_weights, tensor_shapes, untrained_weights
 
@@ -80,6 +80,10 @@ def test_an_ordering_that_is_not_the_papers_is_named() -> None:
     chance = score({"a": 0.0, "b": 8.0})
     found = compare("roi-pool", {METHOD: better, "roi-pool": chance})
     assert verdict(result("roi-pool", chance), found).endswith("accuracy within the noise")
+    slow = score({"a": 0.0, "b": 8.0}, fps=1.0)
+    found = compare("crops", {"whole-frame": better, "crops": slow})
+    assert found is not None and found.is_uncertain
+    assert verdict(result("crops", slow), found) == "as the paper", "which compares speed only"
 
 
 def test_the_threshold_is_judged_by_iterations_speed_and_accuracy() -> None:
@@ -90,6 +94,16 @@ def test_the_threshold_is_judged_by_iterations_speed_and_accuracy() -> None:
     assert verdict(result("no-threshold", off), found) == "as the paper"
     swapped = compare("no-threshold", {METHOD: off, "no-threshold": on})
     assert verdict(result("no-threshold", on), swapped) == "differs in iterations, fps"
+
+
+def test_what_was_not_measured_is_said() -> None:
+    """Without any update after the first frame there are no iterations to compare."""
+    on, off = score({"a": 2.0}, fps=5.0), score({"a": 2.0}, fps=4.0)
+    for each in (*on.sequences.values(), *off.sequences.values()):
+        each.updates.update(short=0, long=0, iterations=0)
+    results = [result(METHOD, on), result("no-threshold", off)]
+    row = terminal_table(Ablation(results, {}, [])).splitlines()[2]
+    assert "iterations not measured, slower (x 0.8)" in row and "differs in iterations" in row
 
 
 def test_variants_change_what_they_say() -> None:

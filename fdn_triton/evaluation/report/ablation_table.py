@@ -114,7 +114,8 @@ def verdict(result: VariantResult, comparison: Comparison | None) -> str:
         return "–"
     differs = comparison.differs(paper)
     said = [f"differs in {', '.join(differs)}" if differs else "as the paper"]
-    if comparison.is_uncertain and {paper.get("accuracy", "level"), comparison.ours["accuracy"]} != {"level"}:
+    accuracies = {paper.get("accuracy"), comparison.ours["accuracy"]}
+    if "accuracy" in paper and comparison.is_uncertain and accuracies != {"level"}:
         said.append("one sequence only" if comparison.auc_error is None else "accuracy within the noise")
     if result.weights is not None and not result.weights.fair:
         said.append("not on weights of its own")
@@ -156,8 +157,9 @@ def _ours(variant: Variant, comparison: Comparison) -> str:
         said.append(f"{_said(comparison.ours, ['accuracy'])[0]} (AUC {comparison.auc:+.3f}{error})")
     ratios: dict[Measure, float | None] = {"iterations": comparison.iterations, "fps": comparison.fps}
     for measure, ratio in ratios.items():
-        if measure in measures and ratio is not None:
-            said.append(f"{_said(comparison.ours, [measure])[0]} (x {ratio:.3g})")
+        if measure in measures:
+            times = "" if ratio is None else f" (x {ratio:.3g})"
+            said.append(f"{_said(comparison.ours, [measure])[0]}{times}")
     return ", ".join(said)
 
 
