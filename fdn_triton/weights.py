@@ -33,7 +33,8 @@ from .foreign_weights import read_checkpoint, read_matconvnet
 
 UNTRAINED = "untrained"
 UNTRAINED_WARNING = (
-    "these weights are untrained: only distinct targets are followed well; give a file with --weights (weights=)"
+    "these weights are untrained: only distinct targets are followed well; leave --weights (weights=) out to have "
+    "trained ones"
 )
 SHIPPED = "fdn"
 DEFAULT_WEIGHTS = SHIPPED

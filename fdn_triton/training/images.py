@@ -45,7 +45,7 @@ class LabelledImages:
     unreadable: tuple[str, ...]
 
     def split(self) -> tuple[LabelledImages, LabelledImages]:
-        """The images to train on and those held back, every 25th of each class."""
+        """The images to train on and those held back, every 25th of them in the order of the classes."""
         order = torch.argsort(self.labels, stable=True)
         held_back = torch.zeros(len(self.labels), dtype=torch.bool)
         held_back[order[_HELD_BACK_OF - 1 :: _HELD_BACK_OF]] = True

@@ -1,7 +1,7 @@
 """Domains made from still images: a patch of one image moves over another, turns, grows, is lit and partly covered.
 
 They multiply the number of domains (the paper trains on 58 to 89 videos). A frame is a function of the seed and its
-number, so that nothing is stored.
+number, so that no frame is stored.
 """
 
 from __future__ import annotations
