@@ -35,7 +35,7 @@ def copied(video: VideoDomain, folder: Path, *, scale: float, quality: int, fram
 @pytest.mark.parametrize(
     "name",
     [*OTB_ATTRIBUTES, "deer", "jogging", "Jogging.1", "Jogging_2", "Skating2.2", "Skating2", "Human4.2", "otb_Deer"]
-    + ["OTB100-Bolt2", "vot2015_bolt2"],
+    + ["OTB100-Bolt2", "vot2015_bolt2", "TLD_david", "votlt_skiing", "VOT-LT2018_DragonBaby"],
 )
 def test_otb_s_names_are_refused(name: str) -> None:
     with pytest.raises(InputError, match=r"the training set has 1 videos to be tested on: .* \(named like OTB's\)"):
@@ -45,6 +45,7 @@ def test_otb_s_names_are_refused(name: str) -> None:
 def test_other_names_are_not(tmp_path: Path) -> None:
     """LaSOT's have numbers behind the class, and some classes are names of OTB's."""
     names = named("bird-1", "deer-4", "car-1", "basketball-11", "GOT-10k_Train_000001", "tlp_Bike", "bag", "ball1.2")
+    names += named("TLD_pedestrian2", "votlt_yamaha")
     refuse_test_videos(names, "otb")
 
 

@@ -92,7 +92,8 @@ def refuse_test_videos(
 
 def _spellings(name: str) -> set[str]:
     """The name without a benchmark's before it, and those of the video whose k-th target (``.k``) it is."""
-    name = re.sub(r"^(otb|vot)[0-9]*[-_. ]", "", name.casefold())
+    # TLD has David and Jumping too; a name of VOT-LT's may be the same video or another one
+    name = re.sub(r"^(otb|vot|tld)([-_]?lt)?[0-9]*[-_. ]", "", name.casefold())
     return {re.sub(r"\.[0-9]+$", "", name), re.sub(r"[._]([0-9]+)$", r"-\1", name)}
 
 
