@@ -13,7 +13,7 @@ test: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest perf --benchmark-disable --quiet
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -n auto --dist loadfile
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest perf --benchmark-only

@@ -110,6 +110,11 @@ def load_weights(name_or_path: str | Path, network: NetworkConfig) -> NetworkWei
     if name_or_path == UNTRAINED:
         return untrained_weights(network)
     shipped = name_or_path == SHIPPED
+    if shipped and (network.conv_layers, network.fc_layers) != (3, 3):
+        raise InputError(
+            f"the weights {SHIPPED!r} are of 3 convolutions and 3 FC layers, not of {network.conv_layers} and "
+            f"{network.fc_layers}: give 'untrained', or a file made for this network"
+        )
     path = _SHIPPED_FILE if shipped else Path(name_or_path)
     try:
         sha256, kind = _sha256(path), _kind(path)

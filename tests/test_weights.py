@@ -630,6 +630,12 @@ def test_the_default_is_shipped_small_and_says_where_it_comes_from() -> None:
     assert "domains" in shipped.provenance
 
 
+@pytest.mark.parametrize("other", [{"conv_layers": 5}, {"fc_layers": 2}])
+def test_the_default_is_refused_by_other_networks(other: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"'fdn' are of 3 convolutions and 3 FC layers, .* give 'untrained'"):
+        load_weights("fdn", NetworkConfig(**other))
+
+
 def test_half_precision_halves_the_file(tmp_path: Path, trunk: dict[str, Tensor]) -> None:
     save_weights(tmp_path / "full.safetensors", _weights(trunk))
     save_weights(tmp_path / "half.safetensors", _weights(trunk), torch.float16)

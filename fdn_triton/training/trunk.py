@@ -65,7 +65,8 @@ class TrainableTrunk(nn.Module):
     @torch.no_grad()
     def from_folded(cls, tensors: Mapping[str, Tensor], conv_layers: int = 3) -> TrainableTrunk:
         """The inverse of :meth:`folded`: the same function, the normalisation's part of it in the convolutions."""
-        trunk = cls(conv_layers)
+        with torch.random.fork_rng(devices=[]):  # the random start, which is overwritten here
+            trunk = cls(conv_layers)
         for i, (convolution, norm) in enumerate(trunk.layers(), start=1):
             convolution.weight.copy_(tensors[f"conv{i}.weight"] / _source_scale(i))
             norm.bias.copy_(tensors[f"conv{i}.bias"])
