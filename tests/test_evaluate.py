@@ -164,7 +164,7 @@ def test_what_the_report_is_made_of(call: Call, evaluations: list[Evaluation]) -
     assert score.stages_ms is not None and set(score.stages_ms) == {"read", "features", "score", "collect", "update"}
     assert score.fps == pytest.approx(1000 / sum(score.stages_ms.values()), rel=0.3)
     assert score.updates is not None and score.updates["iterations"] >= score.updates["long"] >= 1
-    assert evaluation.settings["preset"] == "paper" and evaluation.settings["weights"].startswith("untrained")
+    assert evaluation.settings["preset"] == "paper" and evaluation.settings["weights"].startswith("fdn (sha256 ")
     assert evaluation.settings["rules"].startswith("got10k")
 
 
