@@ -52,9 +52,9 @@ def tracking_table(runs: list[dict[str, Any]]) -> str:
 
 def accuracy_table() -> str:
     """A row per tracker, the best AUC first: ours with each of the measured weights, and the published ones."""
-    scores = {f"**FDN, {name}**": summary["trackers"]["FDN"] for name, summary in _evaluations().items()}
-    published = _evaluations()["fdn"]["trackers"]
-    scores |= {name: score for name, score in published.items() if name != "FDN"}
+    evaluations = _evaluations()
+    scores = {f"**FDN, {name}**": summary["trackers"]["FDN"] for name, summary in evaluations.items()}
+    scores |= {name: score for name, score in evaluations["fdn"]["trackers"].items() if name != "FDN"}
     lines = ["| tracker | precision | AUC | seeds |", "|---|---|---|---|"]
     for name, score in sorted(scores.items(), key=lambda item: -item[1]["auc"]):
         seeds = ", ".join(score["seeds"]) if name.startswith("**") else "published"

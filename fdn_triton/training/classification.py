@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -111,7 +110,7 @@ class Classification:
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
         self._net.train()
-        with self._autocast():
+        with world.autocast(config.precision):
             dropout = Dropout(random_generator(world.device, config.seed, 2, number), world)
             logits = self._net(views.contiguous(memory_format=torch.channels_last), dropout)
         loss = F.cross_entropy(logits.float(), self._labels[chosen], label_smoothing=config.label_smoothing)
@@ -128,7 +127,7 @@ class Classification:
         self._net.eval()
         hits = 0
         for pixels, labels in zip(self._held_back.pixels.split(256), self._held_back.labels.split(256), strict=True):
-            with self._autocast():
+            with self._world.autocast(self._config.precision):
                 logits = self._net((pixels.float() - self._mean).contiguous(memory_format=torch.channels_last))
             hits += int((logits.argmax(dim=1) == labels).sum())
         return {"top1": hits / len(self._held_back.labels)}
@@ -163,6 +162,3 @@ class Classification:
         generator = random_generator(torch.device("cpu"), self._config.seed, 0, epoch)
         order = torch.randperm(len(self._labels), generator=generator)
         return order[place * self.samples_per_step :][: self.samples_per_step].to(self._labels.device)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._config.precision == "bf16")

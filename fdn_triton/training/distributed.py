@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -30,6 +31,10 @@ class World:
     def share(self, total: int) -> slice:
         """This process's part of a batch."""
         return slice(total * self.rank // self.size, total * (self.rank + 1) // self.size)
+
+    def autocast(self, precision: Literal["fp32", "bf16"]) -> AbstractContextManager[Any]:
+        """Inside of it, convolutions and products are of this precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
 
     def average_gradients(self, module: nn.Module) -> None:
         """Make every process's gradients their mean; a parameter has one in all processes or in none."""
@@ -67,5 +72,6 @@ def joined(device: str) -> Iterator[World]:
     dist.init_process_group("nccl" if own.type == "cuda" else "gloo")
     try:
         yield World(dist.get_rank(), dist.get_world_size(), own)
+        dist.barrier()  # who leaves while others still use the connection may abort
     finally:
         dist.destroy_process_group()

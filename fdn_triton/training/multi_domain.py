@@ -169,7 +169,7 @@ class MultiDomainTraining:
         domain = self._domain(number)
         images, boxes = self._batch(number, domain, training_frames(self._domains[domain]))
         dropout = Dropout(random_generator(world.device, config.seed, 3, number), world)
-        scores = self.net(images, boxes, domain, self._autocast(), dropout)
+        scores = self.net(images, boxes, domain, world.autocast(config.precision), dropout)
         loss = F.cross_entropy(scores, self._labels(len(images)))
         for group in self._optimizer.param_groups:
             group["lr"] = group["first_lr"] * cosine(number, self.steps, 1)
@@ -186,7 +186,7 @@ class MultiDomainTraining:
         for i in range(min(len(self._domains), 40)):
             domain = i * len(self._domains) // min(len(self._domains), 40)
             images, boxes = self._batch(self.steps + i, domain, held_back_frames(self._domains[domain]))
-            scores = self.net(images, boxes, domain, self._autocast())
+            scores = self.net(images, boxes, domain, self._world.autocast(self._config.precision))
             on_target = self._labels(len(images)) == TARGET
             best = (scores[:, TARGET] - scores[:, BACKGROUND]).topk(int(on_target.sum())).indices
             precision.append(on_target[best].float().mean())
@@ -283,6 +283,3 @@ class MultiDomainTraining:
             groups.append({"params": weights, "first_lr": rate, "weight_decay": config.weight_decay})
             groups.append({"params": others, "first_lr": 2 * rate})
         return groups
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        return torch.autocast(self._world.device.type, torch.bfloat16, enabled=self._config.precision == "bf16")
