@@ -45,14 +45,19 @@ class FineTuner:
         config: batch sizes, momentum, weight decay and factors of the rates.
         together: which way.
         captured: features on a CUDA device: iterations on rows of this matrix are captured as a graph, one for each S.
+
+    Attributes:
+        heads: others of the same shape may take their place, no more than ``capacity``; not between begin and finish.
+        capacity: most heads.
     """
 
     def __init__(self, heads: Heads, config: TrackerConfig, *, together: bool, captured: Tensor | None = None) -> None:
         self.config = config
         self.together = together
-        self._heads = heads
+        self.heads = heads
+        self.capacity = len(heads)
         self._captured = captured
-        most = len(heads) if together else 1
+        most = self.capacity if together else 1
         like = heads.weights[0]
         n, width = config.batch_positives + config.batch_negatives, like.shape[2]
         if together:
@@ -79,11 +84,11 @@ class FineTuner:
         count = len(self._targets)
         if self.together:
             self._trained = self._copies[:count]
-            for copy, stacked in zip(self._trained.parameters(), self._heads.parameters(), strict=True):
+            for copy, stacked in zip(self._trained.parameters(), self.heads.parameters(), strict=True):
                 torch.stack([stacked[target] for target in self._targets], out=copy)
         else:
             (target,) = self._targets
-            self._trained = self._heads[target : target + 1]
+            self._trained = self.heads[target : target + 1]
         for velocity in (*self._velocities, *self._bias_velocities):
             velocity[:count].zero_()
         for i in range(len(self._trained.weights)):
@@ -128,7 +133,7 @@ class FineTuner:
         """Put what was learnt into the heads."""
         if not self.together:
             return
-        for copy, stacked in zip(self._trained.parameters(), self._heads.parameters(), strict=True):
+        for copy, stacked in zip(self._trained.parameters(), self.heads.parameters(), strict=True):
             for learnt, target in zip(copy, self._targets, strict=True):
                 stacked[target] = learnt
 

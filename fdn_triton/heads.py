@@ -62,6 +62,20 @@ class Heads:
         """The heads of some targets: views, what changes them changes these."""
         return Heads([weight[targets] for weight in self.weights], [bias[targets] for bias in self.biases])
 
+    def of(self, targets: Sequence[int]) -> Heads:
+        """The heads of some targets: these for all of them in order, else copies."""
+        if list(targets) == list(range(len(self))):
+            return self
+        return Heads([weight[list(targets)] for weight in self.weights], [bias[list(targets)] for bias in self.biases])
+
+    @classmethod
+    def joined(cls, first: Heads, second: Heads) -> Heads:
+        """Copies of the heads of both."""
+        return cls(
+            [torch.cat(pair) for pair in zip(first.weights, second.weights, strict=True)],
+            [torch.cat(pair) for pair in zip(first.biases, second.biases, strict=True)],
+        )
+
     def parameters(self) -> list[Tensor]:
         """All weights and biases."""
         return [*self.weights, *self.biases]

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import cv2
 import pytest
+from small_otb import quick_config
 
-from fdn_triton import evaluate, track, train
+from fdn_triton import Tracker, evaluate, track, train
 from fdn_triton.demo import clip_path
 from fdn_triton.sequence import open_sequence
 
@@ -37,6 +38,17 @@ def test_python_example_tracks_a_video(
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 2, "one result for each frame after the first"
     assert all("True" in line for line in printed), "the target of the clip is found"
+
+
+def test_targets_come_and_go_in_the_second_example() -> None:
+    example = re.findall(r"```python\n(.*?)```", README, re.S)[1]
+    images = [frame.image for frame in open_sequence(clip_path(), max_frames=3).frames()]
+    tracker = Tracker(quick_config(), device="cpu")
+    names = {"tracker": tracker, "image": images[0], "later_image": images[1]}
+    exec(compile(example, "README.md", "exec"), names)
+    assert names["new"] == (2,)
+    assert images[2] is not None
+    assert tracker.update(images[2]).ids == (1, 2)
 
 
 def test_every_command_parses() -> None:

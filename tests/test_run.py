@@ -51,7 +51,7 @@ class _Scripted:
         self.calls += 1
         self.boxes = self.boxes + (1, 0, 0, 0)
         n = len(self.boxes)
-        return TrackResult(self.boxes, np.full(n, float(self.calls)), np.ones(n, bool), (None,) * n)
+        return TrackResult(self.boxes, np.full(n, float(self.calls)), np.ones(n, bool), (None,) * n, tuple(range(n)))
 
 
 def scripted() -> Tracker:

@@ -29,6 +29,7 @@ from fdn_triton.errors import InputError
 from fdn_triton.evaluation.metrics import overlaps
 from fdn_triton.ground_truth import read_otb_boxes
 from fdn_triton.online import Lesson, Update
+from fdn_triton.targets import Target
 from fdn_triton.timing import StageClock
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import NetworkWeights, untrained_weights
@@ -109,6 +110,17 @@ def truths(frames: int, target: int = 0) -> NDArray[np.float64]:
     return np.array([truth(i, target) for i in range(1, frames)])
 
 
+def only_target(tracker: Tracker) -> Target:
+    (target,) = tracker._targets._targets
+    return target
+
+
+def searched_from(tracker: Tracker) -> NDArray[np.float64]:
+    """[1, 4], pixels of the image."""
+    target = only_target(tracker)
+    return (target.box_xywh / target.view.scale).double().numpy()[None]
+
+
 def assert_usable(result: TrackResult, width: int, height: int) -> None:
     """Finite boxes with area whose centre lies in the frame, and finite scores."""
     boxes = result.boxes_xywh
@@ -157,6 +169,7 @@ def test_results_are_plain_numbers_of_the_stated_types(followed: list[TrackResul
         assert (result.scores.dtype, result.scores.shape) == (np.float64, (1,))
         assert (result.success.dtype, result.success.shape) == (np.bool_, (1,))
         assert len(result.updates) == 1
+        assert result.ids == (0,)
         assert (result.success == (result.scores > 0)).all()
 
 
@@ -204,7 +217,7 @@ def test_heads_trained_together_are_those_trained_one_by_one() -> None:
 
     boxes, updates = followed_by(tracker_of(short_side=300))
     tracker = tracker_of(short_side=300)
-    tracker._together = True
+    tracker._targets._together = True
     with recorded_graphs() as graphs:
         together, together_updates = followed_by(tracker)
     for a, b in zip(boxes, together, strict=True):
@@ -279,14 +292,14 @@ def test_an_update_trains_only_the_target_that_needs_it() -> None:
 
     tracker = tracker_of(score_threshold=float(scores.mean()))
     tracker.init(picture(0, (0, 1)), start)
-    before = [weight.clone() for weight in tracker._heads.weights]
+    before = [weight.clone() for weight in tracker._targets._heads.weights]
     result = tracker.update(gone)
     assert (result.success[better], result.success[worse]) == (True, False)
     assert result.updates[better] is None
     assert result.updates[worse] is not None
-    assert [len(tracker._targets[t].positives) for t in (better, worse)] == [2, 1]
-    assert [tracker._targets[t].translation for t in (better, worse)] == [0.6, pytest.approx(0.66)]
-    for old, new in zip(before, tracker._heads.weights, strict=True):
+    assert [len(tracker._targets._targets[t].positives) for t in (better, worse)] == [2, 1]
+    assert [tracker._targets._targets[t].translation for t in (better, worse)] == [0.6, pytest.approx(0.66)]
+    for old, new in zip(before, tracker._targets._heads.weights, strict=True):
         assert torch.equal(old[better], new[better])
         assert not torch.equal(old[worse], new[worse])
 
@@ -298,7 +311,7 @@ def test_success_is_remembered_within_the_limits() -> None:
         short_memory=2, first_positives=60, search_from_refined=False,
     )  # fmt: skip
     tracker.init(picture(0), truth(0))
-    target = tracker._targets[0]
+    target = tracker._targets._targets[0]
     assert (len(target.positives), len(target.negatives)) == (1, 1)
     for i in range(1, 6):
         tracker.update(picture(i))
@@ -313,21 +326,21 @@ def test_updates_learn_from_the_frames_that_their_kind_asks_for(monkeypatch: pyt
     """Both from the negatives of the last frames; long-term updates from the positives of more frames."""
     tracker = tracker_of(score_threshold=-100.0, long_memory=6, short_memory=3, long_interval=8)
     tracker.init(picture(0), truth(0))
-    target, taught = tracker._targets[0], []
+    target, taught = tracker._targets._targets[0], []
 
     def recorded(tuner: object, features: torch.Tensor, lessons: Sequence[Lesson], *rest: object) -> list[Any]:
-        assert features is tracker._pool
+        assert features is tracker._targets._pool
         taught.extend(lessons)
         return [(1, 0.0) for _ in lessons]
 
-    monkeypatch.setattr("fdn_triton.tracker.fine_tune", recorded)
+    monkeypatch.setattr("fdn_triton.targets.fine_tune", recorded)
     for i in range(1, 8):
         tracker.update(picture(i))
     assert len(taught) == 1
     assert torch.equal(taught[0].positives, target.positives.of_last(6))
     assert torch.equal(taught[0].negatives, target.negatives.of_last(3))
     assert len(target.positives.of_last(6)) > len(target.positives.of_last(3))
-    tracker.config = dataclasses.replace(tracker.config, score_threshold=100.0)
+    tracker._targets.config = dataclasses.replace(tracker.config, score_threshold=100.0)
     assert tracker.update(picture(8)).updates[0] == Update("short", 1, 0.0)
     assert torch.equal(taught[1].positives, target.positives.of_last(3))
     assert torch.equal(taught[1].negatives, target.negatives.of_last(3))
@@ -337,24 +350,25 @@ def test_what_is_remembered_are_features_of_boxes_that_overlap_as_stated(monkeyp
     tracker = tracker_of(score_threshold=-100.0)
     tracker.init(picture(0), truth(0))
     asked: list[torch.Tensor] = []
-    of_boxes = tracker._features.of_boxes
+    features, target = only_target(tracker).view.features, only_target(tracker)
+    of_boxes = features.of_boxes
 
     def recorded(boxes_xywh: torch.Tensor) -> torch.Tensor:
         asked.append(boxes_xywh)
         return of_boxes(boxes_xywh)
 
-    monkeypatch.setattr(tracker._features, "of_boxes", recorded)
+    monkeypatch.setattr(features, "of_boxes", recorded)
     tracker.update(picture(1))
     candidates, best, collected = asked
     assert candidates.shape[1] == 64
     assert best.shape[1] == 5
     assert {tuple(box) for box in best[0].tolist()} <= {tuple(box) for box in candidates[0].tolist()}
-    positives = len(tracker._targets[0].positives.of_last(1))
-    around = tracker._boxes.double().numpy().repeat(len(collected), axis=0)
+    positives = len(target.positives.of_last(1))
+    around = target.box_xywh.double().numpy()[None].repeat(len(collected), axis=0)
     overlap = overlaps(collected.double().numpy(), around)
     assert (overlap[:positives] > 0.7).all()
     assert (overlap[positives:] < 0.3).all()
-    memory = tracker._targets[0].negatives
+    memory = target.negatives
     assert torch.equal(memory.pool[memory.of_last(1)], of_boxes(collected)[positives:])
 
 
@@ -364,7 +378,7 @@ def test_what_is_remembered_are_features_of_boxes_that_overlap_as_stated(monkeyp
 def test_it_finds_a_target_again_that_was_gone_for_some_frames() -> None:
     tracker = tracker_of(short_side=240)
     tracker.init(picture(0), truth(0))
-    target = tracker._targets[0]
+    target = tracker._targets._targets[0]
     results, remembered, spreads = [], [], []
     for i, shown in enumerate([1, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4]):  # behind the absence the picture stands still
         results.append(tracker.update(picture(shown, () if 4 <= i < 6 else (0,))))
@@ -391,9 +405,9 @@ def test_the_search_widens_to_its_limit_while_nothing_is_found() -> None:
     for n in range(1, 13):
         result = tracker.update(plain)
         assert not result.success[0]
-        assert tracker._targets[0].translation == pytest.approx(min(0.6 * 1.1**n, 1.5))
+        assert tracker._targets._targets[0].translation == pytest.approx(min(0.6 * 1.1**n, 1.5))
         assert_usable(result, WIDTH, HEIGHT)
-    assert tracker._targets[0].translation == 1.5
+    assert tracker._targets._targets[0].translation == 1.5
 
 
 def test_only_boxes_that_were_found_are_refined() -> None:
@@ -401,15 +415,15 @@ def test_only_boxes_that_were_found_are_refined() -> None:
         tracker = tracker_of(score_threshold=threshold)
         for result in follow(tracker, 4):
             assert result.success[0] == refined
-        searched = (tracker._boxes / tracker._scale).double().numpy()
+        searched = searched_from(tracker)
         assert np.array_equal(searched, result.boxes_xywh) != refined
-        assert len(tracker._targets[0].positives) == (4 if refined else 1)
+        assert len(tracker._targets._targets[0].positives) == (4 if refined else 1)
 
 
 def test_the_search_can_go_on_from_the_refined_box() -> None:
     tracker = tracker_of(score_threshold=-100.0, search_from_refined=True)
     results = follow(tracker, 4)
-    assert np.array_equal((tracker._boxes / tracker._scale).double().numpy(), results[-1].boxes_xywh)
+    assert np.array_equal(searched_from(tracker), results[-1].boxes_xywh)
     unrefined = follow(tracker_of(score_threshold=-100.0), 4)
     assert np.array_equal(results[0].boxes_xywh, unrefined[0].boxes_xywh)
     assert not np.array_equal(results[1].boxes_xywh, unrefined[1].boxes_xywh)
@@ -421,22 +435,26 @@ def test_without_regression_the_result_is_the_mean_of_the_best_candidates() -> N
     again = tracker_of(bbox_regression=False, top_k=3)
     again.init(picture(0), truth(0))
     candidates: list[torch.Tensor] = []
-    draw = again._candidates
+    draw = again._targets._candidates
 
-    def recorded() -> torch.Tensor:
-        candidates.append(draw())
+    def recorded(targets: Sequence[Target]) -> torch.Tensor:
+        candidates.append(draw(targets))
         return candidates[0]
 
-    again._candidates = recorded  # type: ignore[method-assign]
-    head = [(w[0].clone(), b[0].clone()) for w, b in zip(again._heads.weights, again._heads.biases, strict=True)]
+    again._targets._candidates = recorded  # type: ignore[method-assign]
+    head = [
+        (w[0].clone(), b[0].clone())
+        for w, b in zip(again._targets._heads.weights, again._targets._heads.biases, strict=True)
+    ]
     again.update(picture(1))
-    x = again._features.of_boxes(candidates[0][0])
+    view = only_target(again).view
+    x = view.features.of_boxes(candidates[0][0])
     for i, (weight, bias) in enumerate(head):
         x = x @ weight.T + bias
         x = x.relu() if i + 1 < len(head) else x
     scores, best = x[:, 1].sort(descending=True)
     assert result.scores[0] == pytest.approx(scores[:3].mean().item(), rel=1e-4)
-    expected = candidates[0][0][best[:3]].mean(dim=0) / again._scale
+    expected = candidates[0][0][best[:3]].mean(dim=0) / view.scale
     np.testing.assert_allclose(result.boxes_xywh[0], expected.numpy(), rtol=1e-5)
 
 
@@ -522,7 +540,7 @@ def test_a_refused_frame_changes_nothing() -> None:
 
 
 def test_update_before_init() -> None:
-    with pytest.raises(InputError, match=r"no target yet: call init\(image, boxes_xywh\) on the first frame"):
+    with pytest.raises(InputError, match=r"no target: call init\(image, boxes_xywh\) or add"):
         tracker_of().update(picture(0))
 
 
@@ -625,7 +643,7 @@ def test_the_release_draws_whole_pixels() -> None:
     tracker = tracker_of("release", short_side=180)  # 1.5 times the image, whose pixels count
     for result in follow(tracker, 4):
         np.testing.assert_allclose(result.boxes_xywh, result.boxes_xywh.round(), atol=1e-4)
-    drawn = tracker._candidates().numpy() / 1.5
+    drawn = tracker._targets._candidates(tracker._targets._targets).numpy() / 1.5
     np.testing.assert_allclose(drawn, drawn.round(), atol=1e-4)
     floats = tracker_of("paper", short_side=180)
     assert (np.abs(follow(floats, 2)[0].boxes_xywh % 1 - 0.5) < 0.49).any()
@@ -660,7 +678,7 @@ def test_results_do_not_depend_on_the_gradient_mode(mode: Any, followed: list[Tr
     with mode():
         results = follow(tracker, 4)
     assert np.array_equal(boxes_of(results), boxes_of(followed[:3]))
-    parameters = [*tracker._heads.weights, *tracker._heads.biases, tracker._boxes]
+    parameters = [*tracker._targets._heads.weights, *tracker._targets._heads.biases, only_target(tracker).box_xywh]
     assert not any(parameter.requires_grad for parameter in parameters)
     assert torch.is_grad_enabled()
 
@@ -763,8 +781,9 @@ def test_loaded_weights_must_be_of_the_network() -> None:
 def test_a_target_mostly_outside_has_positives_that_overlap_it_well() -> None:
     tracker = tracker_of()
     tracker.init(picture(0), [-0.8 * SIDE, 40, SIDE, SIDE])
-    assert len(tracker._targets[0].positives.of_last(1)) > 20
-    assert len(tracker._sampler(tracker._targets[0]).positives(tracker._boxes[0])) > 10
+    assert len(tracker._targets._targets[0].positives.of_last(1)) > 20
+    target = only_target(tracker)
+    assert len(tracker._targets._sampler(target).positives(target.box_xywh)) > 10
 
 
 def test_event_pairs_do_not_pile_up_without_lap(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ class Scripted:
 
     def update(self, image: NDArray[np.uint8]) -> TrackResult:
         box = np.array([next(self._boxes)], dtype=np.float64)
-        return TrackResult(box, np.zeros(1), np.ones(1, dtype=bool), (None,))
+        return TrackResult(box, np.zeros(1), np.ones(1, dtype=bool), (None,), (0,))
 
 
 def frames(number: int, unreadable: Sequence[int] = ()) -> Iterator[Frame]:

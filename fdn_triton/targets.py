@@ -1,0 +1,356 @@
+"""The targets that are tracked on one device, of one video or of several: what is known of each, and how it grows.
+
+Heads are stacked and sample memories lie in one pool, so that all targets share every launch: those of one video, and
+those of videos that advance in lockstep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .backbone import ROI_FEATURES
+from .bbox_regression import BoxRegressor
+from .config import TrackerConfig
+from .fine_tuning import FineTuner
+from .heads import Heads
+from .online import Lesson, SampleMemory, Update, fine_tune
+from .sampling import rounded
+from .target_sampling import TargetSampler
+from .timing import StageClock
+from .view import View
+
+
+@dataclass(frozen=True)
+class TrackResult:
+    """One frame's result for T targets.
+
+    Attributes:
+        boxes_xywh: [T, 4] float64, pixels of the given frame, 0-based.
+        scores: [T] float64, mean target score of the best candidates, before softmax.
+        success: [T] bool, score above ``score_threshold``.
+        updates: per target what its update did on this frame, None where there was none.
+        ids: per target the number that it was given when it was added, ascending.
+    """
+
+    boxes_xywh: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    success: NDArray[np.bool_]
+    updates: tuple[Update | None, ...]
+    ids: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class Target:
+    """What differs per target besides its head.
+
+    Attributes:
+        id: unique in its view.
+        view: the video that it is in.
+        box_xywh: [4], where it is searched from, pixels of the resized frame.
+        slot: of the pool, where its memories are.
+        frames: seen so far.
+        translation: spread of the candidates' centres, target sizes.
+    """
+
+    id: int
+    view: View
+    box_xywh: Tensor
+    slot: int
+    generator: torch.Generator
+    positives: SampleMemory
+    negatives: SampleMemory
+    translation: float
+    frames: int = 1
+    regressor: BoxRegressor | None = None
+
+
+class Targets:
+    """All targets of a device.
+
+    Args:
+        config: all numbers; the seed is given with the targets.
+        tensors: what the heads start from.
+        device: of everything.
+        clock: told what takes how long.
+    """
+
+    def __init__(
+        self, config: TrackerConfig, tensors: Mapping[str, Tensor], device: torch.device, clock: StageClock
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        self._tensors = tensors
+        self._device = device
+        self._together = device.type != "cpu"  # fine-tune the heads of several targets at once
+        self._targets: list[Target] = []
+        self._heads = Heads([], [])
+        self._tuner: FineTuner | None = None
+        self._pool = torch.empty((0, ROI_FEATURES), dtype=torch.float32, device=device)
+        self._positives = config.long_memory, config.positives, config.first_positives
+        self._negatives = config.short_memory, config.negatives, config.negatives
+
+    def of(self, view: View) -> list[Target]:
+        """The targets of a view, in the order in which they were added."""
+        return [target for target in self._targets if target.view is view]
+
+    def begin(self, view: View, image: Tensor) -> None:
+        """Turn a view to its next frame: uint8 [H, W, 3], RGB."""
+        change = view.begin(image)
+        if change is not None:
+            for target in self.of(view):
+                target.box_xywh = target.box_xywh * change
+
+    # Coming and going
+
+    def add(self, view: View, ids: Sequence[int], boxes_xywh: Tensor, seed: int) -> tuple[Update, ...]:
+        """Learn new targets from the view's current frame (paper 3.4).
+
+        Args:
+            view: has the features of the whole frame.
+            ids: of the targets, above those that the view has.
+            boxes_xywh: [n, 4], pixels of the resized frame.
+            seed: of what each of them draws.
+
+        Returns:
+            What the fine-tuning did, per target.
+        """
+        known, n_positives = len(self._targets), SampleMemory.capacity(*self._positives)
+        for id_, box_xywh, slot in zip(ids, boxes_xywh, self._free_slots(len(ids)), strict=True):
+            first_row = slot * self._rows
+            self._targets.append(
+                Target(
+                    id=id_,
+                    view=view,
+                    box_xywh=box_xywh,
+                    slot=slot,
+                    generator=torch.Generator(self._device).manual_seed(seed),
+                    positives=SampleMemory(self._pool, first_row, *self._positives),
+                    negatives=SampleMemory(self._pool, first_row + n_positives, *self._negatives),
+                    translation=self.config.search_translation,
+                )
+            )
+        new = range(known, len(self._targets))
+        heads = Heads.for_targets(self.config.network, self._tensors, [self._targets[t].generator for t in new])
+        self._set_heads(Heads.joined(self._heads, heads) if known else heads)
+        return tuple(self._learn_first(t) for t in new)
+
+    def remove(self, gone: Sequence[Target]) -> None:
+        """Forget targets: their rows of the pool are free for the next ones."""
+        kept = [t for t, target in enumerate(self._targets) if target not in gone]
+        self._targets = [self._targets[t] for t in kept]
+        if kept:
+            self._set_heads(self._heads.of(kept))
+
+    def release(self) -> None:
+        """Give the pool's memory back where no target is left."""
+        if not self._targets:
+            self._pool, self._tuner = self._pool.new_empty(0, ROI_FEATURES), None
+
+    @property
+    def _rows(self) -> int:
+        """Rows of the pool that a target needs."""
+        return SampleMemory.capacity(*self._positives) + SampleMemory.capacity(*self._negatives)
+
+    def _free_slots(self, count: int) -> list[int]:
+        """Slots of the pool for so many more targets; the pool becomes another one where it does not fit."""
+        used = {target.slot for target in self._targets}
+        slots = len(self._pool) // self._rows
+        wanted = max(slots, len(used) + count) if used else count
+        if wanted != slots:
+            pool = self._pool.new_empty(wanted * self._rows, ROI_FEATURES)
+            for target in self._targets:
+                rows = slice(target.slot * self._rows, (target.slot + 1) * self._rows)
+                pool[rows] = self._pool[rows]
+                target.positives.pool = target.negatives.pool = pool
+            self._pool, self._tuner = pool, None
+        return [slot for slot in range(wanted) if slot not in used][:count]
+
+    def _set_heads(self, heads: Heads) -> None:
+        self._heads = heads
+        if self._tuner is not None and len(heads) <= self._tuner.capacity:
+            self._tuner.heads = heads  # its graphs know only its own copies of heads, and the pool
+        else:
+            captured = self._pool if self._together else None
+            self._tuner = FineTuner(heads, self.config, together=self._together, captured=captured)
+
+    def _sampler(self, target: Target) -> TargetSampler:
+        round_to = target.view.pixel if self.config.round_boxes else None
+        return TargetSampler(self.config, target.view.frame_wh, target.generator, round_to)
+
+    def _learn_first(self, t: int) -> Update:
+        """Box regressor, fine-tuning and memory of the first frame (paper 3.4; MDNet)."""
+        config, target, box = self.config, self._targets[t], self._targets[t].box_xywh
+        sampler, of_boxes = self._sampler(target), target.view.features.of_boxes
+        with self.clock.stage("collect"):
+            if config.bbox_regression:
+                samples = sampler.regression_samples(box)
+                target.regressor = BoxRegressor(of_boxes(samples), samples, box, config.bbox_regression_ridge)
+            positives, negatives = sampler.first_positives(box), sampler.first_negatives(box)
+            features = of_boxes(torch.cat((positives, negatives)))
+            target.positives.append(features[: len(positives)])
+            target.negatives.append(of_boxes(sampler.remembered_negatives(box)))
+        with self.clock.stage("update"):
+            rows = torch.arange(len(features), device=self._device)
+            assert self._tuner is not None
+            ((iterations, loss),) = fine_tune(
+                self._tuner,
+                features,
+                [Lesson(t, rows[: len(positives)], rows[len(positives) :], target.generator)],
+                config.first_learning_rate,
+                config.first_iterations,
+                config.first_loss_threshold,
+            )
+        return Update("first", iterations, loss)
+
+    # From frame to frame
+
+    def follow(self, images: Mapping[View, Tensor]) -> dict[View, TrackResult]:
+        """Find the targets of some views in their next frames, and learn from these (paper 3.4).
+
+        Args:
+            images: the next frame of each view: uint8 [H, W, 3], RGB. Each has a target at least.
+        """
+        config = self.config
+        targets = {view: self.of(view) for view in images}
+        followed = [target for of_view in targets.values() for target in of_view]
+        with self.clock.stage("features"):
+            for view, image in images.items():
+                self.begin(view, image)
+            candidates = self._candidates(followed)
+            for view, boxes in _by_view(followed, candidates):
+                view.features.require(boxes)
+        with self.clock.stage("score"):
+            found, best_xywh, scores = self._search(followed, candidates)
+            success = [score > config.score_threshold for score in scores]
+            refined = self._refine(followed, found, best_xywh, success)
+        for target, box, succeeded in zip(
+            followed, refined if config.search_from_refined else found, success, strict=True
+        ):
+            target.box_xywh = box
+            target.frames += 1
+            target.translation = (
+                config.search_translation
+                if succeeded
+                else min(target.translation * config.search_growth, config.search_translation_max)
+            )
+        self._collect([target for target, succeeded in zip(followed, success, strict=True) if succeeded])
+        with self.clock.stage("update"):
+            updates = self._learn(followed, success)
+        in_images = torch.cat([boxes / view.scale for view, boxes in _by_view(followed, refined)])
+        boxes_xywh = in_images.double().cpu().numpy()
+        results, first = {}, 0
+        for view, of_view in targets.items():
+            part = slice(first, first + len(of_view))
+            results[view] = TrackResult(
+                boxes_xywh[part],
+                np.array(scores[part]),
+                np.array(success[part]),
+                tuple(updates[part]),
+                tuple(target.id for target in of_view),
+            )
+            first = part.stop
+        return results
+
+    def _candidates(self, targets: Sequence[Target]) -> Tensor:
+        """[S, K, 4] boxes around the last ones, in pixels of the resized frames."""
+        return torch.stack(
+            [self._sampler(target).candidates(target.box_xywh, target.translation) for target in targets]
+        )
+
+    def _features_of(self, targets: Sequence[Target], boxes_xywh: Tensor) -> Tensor:
+        """[S, k, 4608] of k boxes [S, k, 4] of each target."""
+        features = [view.features.of_boxes(boxes) for view, boxes in _by_view(targets, boxes_xywh)]
+        return torch.cat(features) if len(features) > 1 else features[0]
+
+    def _search(self, targets: Sequence[Target], candidates: Tensor) -> tuple[Tensor, Tensor, list[float]]:
+        """Mean of the best candidates [S, 4], the best candidates [S, k, 4], their mean score per target."""
+        scores = self._scores(targets, self._features_of(targets, candidates))
+        best = scores.topk(self.config.top_k, dim=1)
+        best_xywh = candidates.gather(1, best.indices[..., None].expand(-1, -1, 4))
+        found = best_xywh.mean(dim=1)
+        if self.config.round_boxes:
+            found = torch.cat([rounded(boxes, view.pixel) for view, boxes in _by_view(targets, found)])
+        return found, best_xywh, best.values.mean(dim=1).tolist()
+
+    def _scores(self, targets: Sequence[Target], features: Tensor) -> Tensor:
+        """[S, K] of [S, K, 4608]."""
+        numbers = [self._targets.index(target) for target in targets]
+        if self._together:
+            return self._heads.of(numbers).scores(features)
+        # One by one each head computes what it computes alone, to the last bit.
+        parts = zip(numbers, features.split(1), strict=True)
+        return torch.cat([self._heads[t : t + 1].scores(part) for t, part in parts])
+
+    def _refine(self, targets: Sequence[Target], found: Tensor, best_xywh: Tensor, success: Sequence[bool]) -> Tensor:
+        """[S, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""
+        if not self.config.bbox_regression or not any(success):
+            return found
+        features = self._features_of(targets, best_xywh)
+        refined = found.clone()
+        for i, target in enumerate(targets):
+            if success[i] and target.regressor is not None:
+                refined[i] = target.regressor.refine(features[i], best_xywh[i]).mean(dim=0)
+        return refined
+
+    # Learning
+
+    def _collect(self, targets: Sequence[Target]) -> None:
+        """Remember positives and negatives around the targets that were found (MDNet)."""
+        if not targets:
+            return
+        with self.clock.stage("collect"):
+            samples = []
+            for target in targets:
+                sampler, box = self._sampler(target), target.box_xywh
+                samples.append((sampler.positives(box), sampler.negatives(box)))
+        for view, same in groupby(zip(targets, samples, strict=True), key=lambda pair: pair[0].view):
+            pairs = list(same)
+            boxes = [part for _, parts in pairs for part in parts]
+            drawn = torch.cat(boxes)
+            with self.clock.stage("features"):
+                view.features.require(drawn)
+            with self.clock.stage("collect"):
+                features = view.features.of_boxes(drawn).split([len(part) for part in boxes])
+                for (target, _), positives, negatives in zip(pairs, features[::2], features[1::2], strict=True):
+                    target.positives.append(positives)
+                    target.negatives.append(negatives)
+
+    def _learn(self, targets: Sequence[Target], success: Sequence[bool]) -> list[Update | None]:
+        """Short-term updates after a failure, long-term updates at the regular interval (paper 3.4)."""
+        config = self.config
+        learning = [i for i, target in enumerate(targets) if not (success[i] and target.frames % config.long_interval)]
+        lessons = [
+            Lesson(
+                self._targets.index(targets[i]),
+                targets[i].positives.of_last(config.long_memory if success[i] else config.short_memory),
+                targets[i].negatives.of_last(config.short_memory),
+                targets[i].generator,
+            )
+            for i in learning
+        ]
+        assert self._tuner is not None
+        results = fine_tune(
+            self._tuner,
+            self._pool,
+            lessons,
+            config.update_learning_rate,
+            config.update_iterations,
+            config.loss_threshold,
+        )
+        updates: list[Update | None] = [None] * len(targets)
+        for i, result in zip(learning, results, strict=True):
+            updates[i] = Update("long" if success[i] else "short", *result)
+        return updates
+
+
+def _by_view(targets: Sequence[Target], rows: Tensor) -> Iterator[tuple[View, Tensor]]:
+    """The rows [S, ...] of the targets, view by view; the targets of a view lie side by side."""
+    views = [(view, len(list(same))) for view, same in groupby(targets, key=lambda target: target.view)]
+    return zip((view for view, _ in views), rows.split([count for _, count in views]), strict=True)

@@ -1,0 +1,79 @@
+"""One video as the tracker sees it: the size of its frames, and the features of the current one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .config import TrackerConfig
+from .frame import network_input, network_size
+from .frame_features import Features
+
+
+class View:
+    """The current frame of one video, resized to what the network sees.
+
+    Args:
+        config: how frames are resized.
+        features: from the size of the resized frames to their features.
+        mean: [3], what is subtracted from the pixels; on the device of everything else.
+        image_wh: of the video's images, pixels.
+
+    Attributes:
+        features: of the resized frame.
+        scale: [4] factor from x, y, w, h in pixels of the image to those of the resized frame.
+        pixel: width and height of a pixel of the image, in pixels of the resized frame.
+    """
+
+    features: Features
+    scale: Tensor
+    pixel: tuple[float, float]
+
+    def __init__(
+        self,
+        config: TrackerConfig,
+        features: Callable[[tuple[int, int]], Features],
+        mean: Tensor,
+        image_wh: tuple[int, int],
+    ) -> None:
+        self._config = config
+        self._features_of_size = features
+        self._mean = mean
+        self._set_size(image_wh)
+
+    @property
+    def frame_wh(self) -> tuple[int, int]:
+        """Width and height of the resized frame, pixels."""
+        height, width = self.features.frame_hw
+        return width, height
+
+    def begin(self, image: Tensor) -> Tensor | None:
+        """Turn to a new frame: uint8 [H, W, 3], RGB.
+
+        Returns:
+            None, or where the images' size has changed, the factor [4] on boxes of the resized frame: the video is then
+            taken to have been rescaled.
+        """
+        image_wh, change = (image.shape[1], image.shape[0]), None
+        if image_wh != self._image_wh:
+            old_wh = self.frame_wh
+            self._set_size(image_wh)
+            new_wh = self.frame_wh
+            change = torch.tensor(
+                (new_wh[0] / old_wh[0], new_wh[1] / old_wh[1]) * 2, dtype=torch.float32, device=self._mean.device
+            )
+        self.features.begin(network_input(image, self.features.frame_hw, self._mean))
+        return change
+
+    def require_all(self) -> None:
+        """Prepare the features of the whole frame."""
+        self.features.require(torch.tensor([0.0, 0.0, *self.frame_wh], dtype=torch.float32, device=self._mean.device))
+
+    def _set_size(self, image_wh: tuple[int, int]) -> None:
+        self._image_wh = image_wh
+        frame_hw = network_size(image_wh[1], image_wh[0], self._config.short_side, self._config.max_side)
+        self.features = self._features_of_size(frame_hw)
+        self.pixel = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
+        self.scale = torch.tensor(self.pixel * 2, dtype=torch.float32, device=self._mean.device)
