@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from .errors import InputError
+from .kernels import resize_subtract_mean
 
 _LARGEST_PIXEL, _SMALLEST_PIXEL = 1e6, 1e-3  # what fp32 holds with its area, and places to a fraction of a pixel
 
@@ -66,22 +66,17 @@ def check_boxes(boxes_xywh: ArrayLike, width: int, height: int) -> NDArray[np.fl
     return boxes
 
 
-def network_input(image: Tensor, size_hw: tuple[int, int], mean: Tensor) -> Tensor:
+def network_input(image: Tensor, size_hw: tuple[int, int], mean: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Resize and subtract the mean, on the device of ``mean``.
 
     Args:
         image: uint8 [H, W, 3], RGB.
         size_hw: of the result, pixels.
         mean: [3] per channel, of the 0..255 range.
+        dtype: of the result.
 
     Returns:
-        fp32 [1, 3, h, w], channels-last in memory. Enlarging is bilinear interpolation with pixel centres at
+        [1, 3, h, w], channels-last in memory. Enlarging is bilinear interpolation with pixel centres at
         half-integers; shrinking widens the filter (antialiasing), so that a 4K frame keeps its texture.
     """
-    frame = image.to(mean.device).permute(2, 0, 1)[None]
-    shrinks = size_hw[0] < frame.shape[2] or size_hw[1] < frame.shape[3]
-    # Shrinking on a CPU is eight times faster in uint8, at a rounding error of half a grey level.
-    if not (shrinks and frame.device.type == "cpu"):
-        frame = frame.float()
-    resized = F.interpolate(frame, size=size_hw, mode="bilinear", align_corners=False, antialias=shrinks)
-    return (resized - mean[:, None, None]).contiguous(memory_format=torch.channels_last)
+    return resize_subtract_mean(image.to(mean.device), size_hw, mean, dtype)

@@ -93,6 +93,31 @@ def rt_mdnet_parts(sizes: Sizes) -> Iterator[Part]:
                 )
 
 
+def resize_parts(sizes: Sizes) -> Iterator[Part]:
+    """From a decoded frame to the network's input."""
+    for dtype in sizes.dtypes:
+        for height, width, out_h, out_w in sizes.images:
+            size = out_h, out_w
+            yield Part(
+                "resize_subtract_mean",
+                f"{height}x{width} to {out_h}x{out_w}",
+                dtype,
+                partial(_image_and_mean, height, width),
+                lambda image, mean, size=size: kernels.resize_subtract_mean_ref(image, size, mean),
+                partial(_resize_work, size, DTYPES[dtype]),
+                {
+                    OURS: Provider(call(partial(_resize, kernels.resize_subtract_mean, size, DTYPES[dtype]))),
+                    "interpolate": Provider(
+                        call(partial(_resize, formulations.resize_by_interpolate, size, DTYPES[dtype]))
+                    ),
+                    "interpolate, compiled": Provider(
+                        compiled(partial(_resize, formulations.resize_by_interpolate, size, DTYPES[dtype])),
+                        compiled=True,
+                    ),
+                },
+            )
+
+
 def lrn_parts(sizes: Sizes) -> Iterator[Part]:
     """ReLU, normalisation and pooling behind the first two convolutions."""
     for dtype in sizes.dtypes:
@@ -155,6 +180,7 @@ def heads_parts(sizes: Sizes) -> Iterator[Part]:
 PARTS: dict[str, Callable[[Sizes], Iterator[Part]]] = {
     "max_roi_align": align_parts,
     "max_roi_align_backward": align_backward_parts,
+    "resize_subtract_mean": resize_parts,
     "lrn_max_pool": lrn_parts,
     "score_heads": heads_parts,
     "fine_tuning": fine_tuning_parts,
@@ -181,6 +207,17 @@ def _map_rois_and_gradient(
 ) -> Inputs:
     gradient = channels_last((count, shape[1], formulations.BINS, formulations.BINS), generator, 1.0)
     return *_map_and_rois(shape, count, dtype, generator, device), gradient.to(device, dtype)
+
+
+def _image_and_mean(height: int, width: int, generator: torch.Generator, device: torch.device) -> Inputs:
+    image = torch.randint(256, (height, width, 3), dtype=torch.uint8, generator=generator)
+    return image.to(device), torch.tensor([120.0, 110.0, 100.0], device=device)
+
+
+def _resize(
+    operation: Callable[..., Tensor], size: tuple[int, int], dtype: torch.dtype, image: Tensor, mean: Tensor
+) -> Tensor:
+    return operation(image, size, mean, dtype)
 
 
 def _convolved(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator, device: torch.device) -> Inputs:
@@ -213,6 +250,10 @@ def _align_work(features: Tensor, boxes: Tensor) -> Work:
 def _align_backward_work(features: Tensor, boxes: Tensor, gradient: Tensor) -> Work:
     """The output's gradient and the winners (a byte each) in, the map's gradient out."""
     return Work(bytes=gradient.nbytes + gradient.numel() + boxes.nbytes + features.nbytes)
+
+
+def _resize_work(size: tuple[int, int], dtype: torch.dtype, image: Tensor, mean: Tensor) -> Work:
+    return Work(bytes=image.nbytes + 3 * prod(size) * dtype.itemsize)
 
 
 def _lrn_work(x: Tensor) -> Work:

@@ -11,6 +11,8 @@ FEATURE_MAP = (1, 512, 36, 63)
 CONV1_MAP = (1, 96, 281, 500)
 CONV2_MAP = (1, 256, 71, 125)
 CANDIDATES = 256
+IMAGES = ((360, 640, 562, 1000), (2160, 3840, 562, 1000))
+"""(H, W) of a video and (h, w) of the network's input: one that grows, and 4K."""
 
 
 def channels_last(shape: tuple[int, ...], generator: torch.Generator, scale: float) -> torch.Tensor:

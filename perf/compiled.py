@@ -223,6 +223,8 @@ def tracker_calls(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object
     yield "RoIAlignMax", lambda: kernels.roi_align_max(features, boxes, 3, 1 / 8)
     yield "RoIAlignAdaMax", lambda: kernels.roi_align_ada_max(features, boxes, 3, 1 / 8)
     yield "behind conv1", partial(kernels.lrn_max_pool, channels_last(1, 96, 281, 500))
+    frame, mean = empty(360, 640, 3, like=torch.uint8), empty(3, like=torch.float32)
+    yield "frame", partial(kernels.resize_subtract_mean, frame, (562, 1000), mean, dtype)
     for heads in (1, 16, 64):
         weights = [empty(heads, *shape) for shape in ((512, 4608), (512, 512), (2, 512))]
         biases = [empty(heads, rows) for rows in (512, 512, 2)]
@@ -234,7 +236,7 @@ def tracker_calls(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object
 
 def compile_all(targets: list[str], wanted: Callable[[str], bool]) -> Iterator[Compiled]:
     """Every wanted kernel for every dtype and target, each as soon as it is known."""
-    for module in ("roi_sampling", "lrn_pool", "score_heads"):
+    for module in ("roi_sampling", "lrn_pool", "resize_subtract_mean", "score_heads"):
         _send_to_triton(import_module(f"{kernels.__name__}.{module}"))
     for target in targets:
         with launches_compile(target, wanted) as found:

@@ -37,6 +37,13 @@ def align_by_torchvision(features: Tensor, boxes: Tensor) -> Tensor:
     return F.max_pool2d(samples, SAMPLES)
 
 
+def resize_by_interpolate(image: Tensor, size: tuple[int, int], mean: Tensor, dtype: torch.dtype) -> Tensor:
+    """``F.interpolate`` in fp32, then the mean, the type and the layout."""
+    frame = image.permute(2, 0, 1)[None].float()
+    resized = F.interpolate(frame, size=size, mode="bilinear", antialias=True)
+    return (resized - mean[:, None, None]).to(dtype).contiguous(memory_format=torch.channels_last)
+
+
 def lrn_by_layers(x: Tensor) -> Tensor:
     """PyTorch's three layers in x's dtype; squares pass fp16's range where x passes 255."""
     return F.max_pool2d(F.local_response_norm(x.relu(), 5, 5e-4, 0.75, 2.0), 3, 2, 1)

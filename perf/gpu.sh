@@ -18,7 +18,7 @@ except ImportError as missing:
 sys.exit(None if torch.cuda.is_available() else "error: torch sees no GPU here")' || exit 1
 
 shopt -s nullglob
-tests=(tests/test_*max_roi_align*.py tests/test_*rt_mdnet*.py tests/test_*lrn_pool*.py tests/test_*score_heads*.py
+tests=(tests/test_*max_roi_align*.py tests/test_*rt_mdnet*.py tests/test_*lrn_pool*.py tests/test_*resize*.py tests/test_*score_heads*.py
   tests/test_heads.py tests/test_*fine_tun*.py tests/test_cuda_graph*.py tests/test_tracker.py)
 "$PYTHON" -c 'import xdist' 2>/dev/null && tests+=(-n 4)
 timeout --signal=INT --kill-after=10 "${TEST_SECONDS:-180}" "$PYTHON" -m pytest -q --maxfail=30 -p no:cacheprovider "${tests[@]}"

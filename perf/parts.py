@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import torch
-from cases import CONV1_MAP, CONV2_MAP
+from cases import CONV1_MAP, CONV2_MAP, IMAGES
 from floors import Work
 from measure import Call
 from torch import Tensor
@@ -62,6 +62,7 @@ class Sizes:
 
     feature_map: tuple[int, int, int, int] = (1, 512, 38, 50)  # of an 800x608 frame
     rois: tuple[int, ...] = (256, 1024)
+    images: tuple[tuple[int, int, int, int], ...] = IMAGES
     maps: tuple[tuple[int, int, int, int], ...] = (CONV1_MAP, CONV2_MAP)
     candidates: int = 256
     targets: tuple[int, ...] = (1, 16, 64)
@@ -71,7 +72,9 @@ class Sizes:
     mined: int = 1024  # negatives that an iteration chooses from
 
 
-QUICK = Sizes((1, 8, 38, 50), (5,), ((1, 8, 9, 11),), 5, (1, 3), (40, 16, 16), ("fp32",), (1, 3), 20)
+QUICK = Sizes(
+    (1, 8, 38, 50), (5,), ((12, 20, 20, 30),), ((1, 8, 9, 11),), 5, (1, 3), (40, 16, 16), ("fp32",), (1, 3), 20
+)
 
 
 def call(operation: Callable[..., Tensor]) -> Callable[..., Call]:

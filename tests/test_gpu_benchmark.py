@@ -43,6 +43,7 @@ def test_every_operation_is_checked_and_timed(tmp_path: Path) -> None:
     rows = found["rows"]
     ours = {row["op"]: row for row in rows if row["provider"] == "fdn_triton"}
     operations = {"max_roi_align", "max_roi_align_backward", "lrn_max_pool", "score_heads", "fine_tuning"}
+    operations |= {"resize_subtract_mean"}
     assert set(ours) == operations | {"roi_align_max", "roi_align_ada_max"}
     for row in rows:
         if row.get("skipped"):
