@@ -38,14 +38,11 @@ def summarise(
         "sequence": sequence_name,
         "frames": statistics.frames,
         "targets": len(tracks),
-        "date": datetime.date.today().isoformat(),
-        "device": _device_name(tracker.device),
-        "cpu": {"name": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        **run_environment(tracker.device),
         "backend": "torch",
         "preset": preset,
         "seed": tracker.config.seed,
         "weights": {"name": tracker.weights.name, "sha256": tracker.weights.sha256},
-        "versions": _versions(),
         "first_frame_s": statistics.first_frame_s,
         "fps": statistics.fps(),
         "stages_ms": statistics.stages_ms(),
@@ -64,6 +61,16 @@ def summarise(
                 for score in scores
             ]
     return summary
+
+
+def run_environment(device: torch.device) -> dict[str, Any]:
+    """What figures depend on besides the code: date, device, processor and versions."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": _device_name(device),
+        "cpu": {"name": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "versions": _versions(),
+    }
 
 
 def table(summary: Mapping[str, Any], written: Iterable[Path]) -> str:

@@ -1,22 +1,55 @@
 """Print the tables of the README and of the weights' card from ``perf/results/*.json``: ``python perf/tables.py``.
 
+``--write`` puts them into the texts, each between ``<!-- name -->`` and ``<!-- /name -->``.
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
-``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``.
+``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
+``peers-cpu.json`` what ``python perf/peers.py`` writes.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import statistics
+import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+CARD = Path(__file__).parents[1] / "fdn_triton" / "weights" / "README.md"
 
 
 def main() -> None:
-    print(tracking_table(load()), accuracy_table(), sequence_table(), sep="\n\n")
+    if sys.argv[1:] == ["--write"]:
+        for path, name, table in places():
+            path.write_text(with_table(path.read_text(encoding="utf-8"), name, table), encoding="utf-8")
+    else:
+        print(*(table for _, _, table in places()), sep="\n\n")
+
+
+def places() -> list[tuple[Path, str, str]]:
+    """Every table: the text it is in, the name of its place there, and the table."""
+    return [
+        (README, "accuracy", accuracy_table()),
+        (README, "measured", tracking_table(load())),
+        (README, "peers", peers_table()),
+        (CARD, "sequences", sequence_table()),
+    ]
+
+
+def with_table(text: str, name: str, table: str) -> str:
+    """The text with this table in its place.
+
+    Raises:
+        ValueError: it has no such place, or several.
+    """
+    place = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.S)
+    new, count = place.subn(lambda match: f"{match[1]}{table}{match[2]}", text)
+    if count != 1:
+        raise ValueError(f"{count} places <!-- {name} --> instead of one")
+    return new
 
 
 def load(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -72,6 +105,39 @@ def sequence_table() -> str:
         cells = [f"{_with_spread(score, 'precision')} / {_with_spread(score, 'auc')}"]
         cells += [f"{other[name]['precision']:.3f} / {other[name]['auc']:.3f}" for other in (classified, mdnet)]
         lines.append(f"| {name} | {mdnet[name]['frames']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def peers_table(path: Path = RESULTS / "peers-cpu.json") -> str:
+    """A row per tracker, the fastest first, and a row per ratio with what is asked of it."""
+    if not path.exists():
+        return "Not recorded here yet."
+    result = json.loads(path.read_text(encoding="utf-8"))
+    names = list(result["sequences"])
+    lines = [
+        f"{result['cpu']['name']}, {result['cpu']['threads']} threads, {result['date']}, fps of {', '.join(names)}:",
+        "",
+        f"| tracker | what it is | fps | {' / '.join(names)} | frames of each | first frame, s | precision | AUC |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in sorted(result["trackers"].items(), key=lambda item: -item[1]["fps"]):
+        runs = row["sequences"]
+        whole = all(runs[each]["frames"] == result["sequences"][each] for each in names)
+        frames = "all" if whole else ", ".join(sorted({str(run["frames"]) for run in runs.values()}))
+        cells = [
+            f"{row['fps']:.2f}",
+            " / ".join(f"{runs[each]['fps']:.2f}" for each in names),
+            frames,
+            f"{row['first_frame_s']:.1f}" if "first_frame_s" in row else "",
+            f"{row['precision']:.3f}" if "precision" in row else "",
+            f"{row['auc']:.3f}" if "auc" in row else "",
+        ]
+        lines.append(f"| {name} | {row['about']} | {' | '.join(cells)} |")
+    lines += ["", "| over the same frames | times as fast | asked of it | |", "|---|---|---|---|"]
+    for row in result["ratios"]:
+        asked, ratio = row["at_least"], row["ratio"]
+        verdict = ["", ""] if asked is None else [f"{asked:g}", "held" if ratio >= asked else "**missed**"]
+        lines.append(f"| {row['of']} to {row['to']} | {ratio:.2f} | {' | '.join(verdict)} |")
     return "\n".join(lines)
 
 

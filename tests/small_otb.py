@@ -13,7 +13,7 @@ from fdn_triton.demo import clip_path
 TRUTH = np.loadtxt(clip_path() / "groundtruth_rect.txt", delimiter=",")  # 1-based
 
 # A tracker that follows nothing for long, but takes all its steps in milliseconds.
-_QUICK = {
+QUICK = {
     "short_side": 100,
     "max_side": 200,
     "candidates": 16,
@@ -34,12 +34,12 @@ _QUICK = {
     "update_iterations": 2,
     "long_interval": 3,
 }
-QUICK_FLAGS = [word for name, value in _QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+QUICK_FLAGS = [word for name, value in QUICK.items() for word in (f"--{name.replace('_', '-')}", str(value))]
 
 
 def quick_config() -> TrackerConfig:
     """The numbers of :data:`QUICK_FLAGS`."""
-    return TrackerConfig.from_preset("paper", **_QUICK)
+    return TrackerConfig.from_preset("paper", **QUICK)
 
 
 def add_sequence(root: Path, name: str, first: int = 1, frames: int = 5) -> Path:

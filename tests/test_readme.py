@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import pytest
@@ -85,22 +89,41 @@ def test_layout_names_every_module() -> None:
         assert (ROOT / folder).is_dir(), folder
 
 
-def test_table_is_made_from_the_committed_results(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """``perf/tables.py``."""
     monkeypatch.syspath_prepend(str(ROOT / "perf"))
-    import tables
+    yield importlib.import_module("tables")
+    sys.modules.pop("tables", None)
 
-    try:
-        runs = tables.load()
-        assert runs, "perf/results holds no tracking run"
-        card = (ROOT / "fdn_triton/weights/README.md").read_text(encoding="utf-8")
-        for text, name, table in (
-            (README, "accuracy", tables.accuracy_table()),
-            (card, "sequences", tables.sequence_table()),
-        ):
-            place = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", text, re.S)
-            assert place is not None and place[1].strip() == table
-        between = re.search(r"<!-- measured -->\n(.*?)\n<!-- /measured -->", README, re.S)
-        assert between is not None
-        assert between[1].strip() == tables.tracking_table(runs)
-    finally:
-        sys.modules.pop("tables", None)
+
+def test_tables_are_made_from_the_committed_results(tables: ModuleType) -> None:
+    assert tables.load(), "perf/results holds no tracking run"
+    for path, name, table in tables.places():
+        text = path.read_text(encoding="utf-8")
+        assert tables.with_table(text, name, table) == text, f"{name}: python perf/tables.py --write"
+
+
+def test_peers_are_a_table(tables: ModuleType, tmp_path: Path) -> None:
+    """Fastest first, what is missing left out, and what was asked for and missed said."""
+    row = {"about": "one", "sequences": {"Deer": {"frames": 71, "fps": 4.0}}, "fps": 4.0, "precision": 0.5, "auc": 0.25}
+    few = {"about": "two", "sequences": {"Deer": {"frames": 11, "fps": 9.0}}, "fps": 9.0, "first_frame_s": 1.25}
+    result = {
+        "date": "2026-11-24", "cpu": {"name": "X", "threads": 2}, "sequences": {"Deer": 71},
+        "trackers": {"a": row, "b": few},
+        "ratios": [
+            {"of": "a", "to": "b", "ratio": 0.4, "at_least": 5},
+            {"of": "b", "to": "a", "ratio": 2.25, "at_least": None},
+        ],
+    }  # fmt: skip
+    path = tmp_path / "peers.json"
+    path.write_text(json.dumps(result))
+    lines = tables.peers_table(path).splitlines()
+    assert lines[0].startswith("X, 2 threads, 2026-11-24")
+    assert lines[4:6] == [
+        "| b | two | 9.00 | 9.00 | 11 | 1.2 |  |  |",
+        "| a | one | 4.00 | 4.00 | all |  | 0.500 | 0.250 |",
+    ]
+    assert lines[-2:] == ["| a to b | 0.40 | 5 | **missed** |", "| b to a | 2.25 |  |  |"]
+    with pytest.raises(ValueError, match="0 places"):
+        tables.with_table("text", "peers", "table")

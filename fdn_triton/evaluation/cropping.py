@@ -13,6 +13,8 @@ What lies outside is the mean. Samples are interpolated without antialiasing, as
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,22 +28,33 @@ CONTEXT = 16
 _BATCH = 128  # crops convolved at once
 
 
+def _normalised_and_pooled(x: Tensor) -> Tensor:
+    return normalise_and_pool(x, padding=0)
+
+
 class CroppedFeatures:
     """Features of boxes, each from a crop of its own; a :class:`~fdn_triton.frame_features.Features`.
 
     Args:
         backbone: whose convolutions are used; its RoI layer is not.
         frame_hw: of the resized frame, pixels.
+        pooled: ReLU, LRN and 3x3 max-pooling with stride 2 behind the first two convolutions.
 
     Raises:
         InputError: five convolutions leave nothing of a crop without padding.
     """
 
-    def __init__(self, backbone: Backbone, frame_hw: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        frame_hw: tuple[int, int],
+        pooled: Callable[[Tensor], Tensor] = _normalised_and_pooled,
+    ) -> None:
         if backbone.network.conv_layers != 3:
             raise InputError("MDNet's crops give 3x3 features to three convolutions only: leave --conv-layers out")
         self.frame_hw = frame_hw
         self._backbone = backbone
+        self._pooled = pooled
         self._frame = torch.empty(0)
 
     def begin(self, frame: Tensor) -> None:
@@ -79,5 +92,5 @@ class CroppedFeatures:
         x = crops
         for i, convolution in enumerate(self._backbone.convolutions()):
             x = F.conv2d(x, convolution.weight, convolution.bias, convolution.stride)
-            x = normalise_and_pool(x, padding=0) if i < POOLED_LAYERS else F.relu_(x)
+            x = self._pooled(x) if i < POOLED_LAYERS else F.relu_(x)
         return (x * self._backbone.feature_scale).permute(0, 2, 3, 1).reshape(len(crops), ROI_FEATURES)
