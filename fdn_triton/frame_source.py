@@ -1,4 +1,4 @@
-"""Frames from image files, videos and cameras, and decoding ahead in a thread.
+"""Frames from image files, videos and cameras, and decoding ahead in threads.
 
 A frame that cannot be read does not end a sequence of images: it comes without an image and with the reason,
 so that frame *i* always belongs to row *i* of the ground truth.
@@ -11,8 +11,11 @@ import contextlib
 import math
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -21,6 +24,7 @@ import cv2
 import numpy as np
 
 from .errors import InputError
+from .frame_upload import UploadedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +39,42 @@ class Frame:
     """Where the image is None: why, on one line, with the name of the file."""
     ended: bool = False
     """Where the image is None: the source broke off here, there is nothing behind it to go on with."""
+    uploaded: UploadedImage | None = None
+    """The image on its way to a GPU, where that has begun."""
 
 
 # Image files
 
 
-def image_frames(paths: Iterable[Path]) -> Iterator[Frame]:
-    """One frame per image file, in the given order; grey, 16-bit and transparent images become 8-bit RGB."""
-    for number, path in enumerate(paths, 1):
-        yield _read_image(number, path)
+def image_frames(paths: Iterable[Path], threads: int = 1) -> Iterator[Frame]:
+    """One frame per image file, in the given order; grey, 16-bit and transparent images become 8-bit RGB.
+
+    Args:
+        paths: of the files.
+        threads: files decoded at the same time. With several, up to twice as many are decoded ahead, from the moment
+            that the first frame is asked for until the iterator is closed.
+
+    Raises:
+        InputError: ``threads`` is below 1.
+    """
+    if threads < 1:
+        raise InputError(f"threads is {threads}: it must be at least 1")
+    numbered = enumerate(paths, 1)
+    if threads == 1:
+        return (_read_image(*item) for item in numbered)
+    return _read_in_threads(numbered, threads)
+
+
+def _read_in_threads(numbered: Iterator[tuple[int, Path]], threads: int) -> Iterator[Frame]:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+    try:
+        waiting = deque(pool.submit(_read_image, *item) for item in islice(numbered, 2 * threads))
+        while waiting:
+            frame = waiting.popleft().result()
+            waiting.extend(pool.submit(_read_image, *item) for item in islice(numbered, 1))
+            yield frame
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _read_image(number: int, path: Path) -> Frame:

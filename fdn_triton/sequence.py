@@ -70,13 +70,14 @@ class Sequence:
     images: tuple[Path, ...] = field(default=(), repr=False)
     """Files of the frames; none for a video or a camera."""
 
-    def frames(self) -> Iterator[Frame]:
-        """All frames in order, from the first one on each call; each is decoded when it is asked for.
+    def frames(self, threads: int = 1) -> Iterator[Frame]:
+        """All frames in order, from the first one on each call.
 
-        A video that ends well before the count it states, and a camera that stops, yield a last frame without
-        an image that says so.
+        Each is decoded when it is asked for, or, where there are several threads and the frames are image files, ahead:
+        see :func:`image_frames`. A video that ends well before the count it states, and a camera that stops, yield a
+        last frame without an image that says so.
         """
-        return self.source()
+        return image_frames(self.images, threads) if self.images and threads > 1 else self.source()
 
 
 def open_sequence(path: str | Path, max_frames: int | None = None) -> Sequence:

@@ -21,7 +21,7 @@ from .config import TrackerConfig
 from .errors import InputError
 from .frame import check_boxes
 from .results import BoxWriter, OverlayVideo, check_writable, draw_boxes, write_json
-from .run import BadFrame, OnBadFrame, RunStatistics, Step, run_tracker
+from .run import BadFrame, OnBadFrame, RunStatistics, Step, decode_threads, run_tracker, upload_ahead
 from .sequence import DecodeAhead, Frame, open_camera, open_sequence
 from .sequence import Sequence as FrameSequence
 from .tracker import Tracker
@@ -93,7 +93,8 @@ def _track(options: Options) -> int:
     statistics = RunStatistics()
     ended_by: BaseException | None = None
     with ExitStack() as stack:
-        frames = stack.enter_context(DecodeAhead(islice(sequence.frames(), options.max_frames)))
+        decoded = islice(sequence.frames(decode_threads(tracker.device)), options.max_frames)
+        frames = stack.enter_context(DecodeAhead(upload_ahead(decoded, tracker.device)))
         first, boxes_xywh = _first_boxes(options, sequence, frames)
         truth = _comparable_truth(sequence, len(boxes_xywh))
         watchers = _watchers(options, sequence, truth, stack)

@@ -16,7 +16,18 @@ PACKAGE = "fdn_triton"
 
 # A module imports modules of the layers above its own only. "" is the package itself, fdn_triton/__init__.py.
 LAYERS = (
-    {"boxes", "errors", "rectangle", "timing", "cuda_graph", "kernels", "roi_pool", "demo", "demo.scenery"},
+    {
+        "boxes",
+        "errors",
+        "rectangle",
+        "timing",
+        "cuda_graph",
+        "frame_upload",
+        "kernels",
+        "roi_pool",
+        "demo",
+        "demo.scenery",
+    },
     {"config", "device", "frame", "frame_source", "ground_truth", "evaluation", "evaluation.metrics", "demo.generate"},
     {"sampling", "sequence", "foreign_weights", "results", "window", "command_line"},
     {"weights", "backbone", "target_sampling"},

@@ -16,6 +16,7 @@ import pytest
 
 from fdn_triton import frame_source
 from fdn_triton.errors import InputError
+from fdn_triton.frame_source import image_frames
 from fdn_triton.sequence import (
     IMAGE_EXTENSIONS,
     OTB_FRAME_RANGES,
@@ -578,7 +579,64 @@ def test_a_camera_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capfd: pyte
     assert capfd.readouterr().err == ""  # one line for the user, not OpenCV's page
 
 
-# Decoding ahead
+# Decoding in threads and ahead
+
+
+def test_threads_give_the_same_frames_in_order(tmp_path: Path) -> None:
+    """Damaged and missing files among them: the reasons come in their places."""
+    paths = [tmp_path / f"{i}.png" for i in range(1, 30)]
+    write_images(tmp_path, [path.name for path in paths])
+    paths[4].write_bytes(b"no image")
+    paths[20].unlink()
+    alone, together = list(image_frames(paths)), list(image_frames(paths, threads=4))
+    assert [frame.number for frame in together] == list(range(1, 30))
+    assert [frame.problem for frame in together] == [frame.problem for frame in alone]
+    assert [i for i, frame in enumerate(together) if frame.problem] == [4, 20]
+    for frame, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(frame.image, other.image)
+    sequence = open_sequence(paths[0])
+    assert [frame.number for frame in sequence.frames(threads=3)] == [1]
+
+
+def test_threads_decode_at_the_same_time_but_not_without_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(1, 60)]
+    together, started = threading.Barrier(3), []
+
+    def read(number: int, path: Path) -> Frame:
+        started.append(number)
+        if number <= 3:
+            together.wait(10)  # three at once, or this breaks
+        return Frame(number, None, path.name)
+
+    monkeypatch.setattr(frame_source, "_read_image", read)
+    frames = image_frames(paths, threads=3)
+    assert started == []
+    for taken in range(1, 40):
+        assert next(frames).number == taken
+        assert len(started) <= taken + 6
+    frames.close()  # type: ignore[attr-defined]
+    time.sleep(0.05)
+    before = len(started)
+    time.sleep(0.05)
+    assert len(started) == before < 59
+
+
+def test_an_error_in_a_thread_comes_in_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(number: int, path: Path) -> Frame:
+        if number == 3:
+            raise MemoryError("no room")
+        return Frame(number, None, path.name)
+
+    monkeypatch.setattr(frame_source, "_read_image", read)
+    frames = image_frames([tmp_path / "x.png"] * 9, threads=2)
+    assert [next(frames).number, next(frames).number] == [1, 2]
+    with pytest.raises(MemoryError, match="no room"):
+        next(frames)
+
+
+def test_no_thread_is_refused() -> None:
+    with pytest.raises(InputError, match="threads is 0: it must be at least 1"):
+        image_frames([], threads=0)
 
 
 def ended(thread_of: DecodeAhead[int]) -> bool:

@@ -26,7 +26,7 @@ from .. import report
 from ..errors import InputError
 from ..frame_source import DecodeAhead, image_frames
 from ..results import unwritable
-from ..run import RunStatistics, run_tracker
+from ..run import RunStatistics, decode_threads, run_tracker, upload_ahead
 from ..tracker import Tracker
 from ..weights import NetworkWeights
 from .otb import Entry
@@ -84,7 +84,8 @@ class Unit:
         if len(images) != self.frames:
             raise InputError(f"{self.entry.folder} has {first + len(images)} images, no longer {first + self.frames}")
         reported, reported_at = 0, -math.inf
-        with DecodeAhead(image_frames(images)) as frames:
+        decoded = image_frames(images, decode_threads(tracker.device))
+        with DecodeAhead(upload_ahead(decoded, tracker.device)) as frames:
             for step in run_tracker(tracker, frames, self.part.box_xywh):
                 statistics.add(step)
                 if time.monotonic() - reported_at > _PROGRESS_S:
