@@ -42,14 +42,21 @@ class Backbone(nn.Module):
         self.register_buffer("feature_scale", torch.ones(()))
 
     @classmethod
-    def with_weights(cls, network: NetworkConfig, tensors: Mapping[str, Tensor], feature_scale: float) -> Backbone:
-        """A backbone with the ``conv*`` tensors of a weights file, which must be complete."""
+    def with_weights(
+        cls,
+        network: NetworkConfig,
+        tensors: Mapping[str, Tensor],
+        feature_scale: float,
+        dtype: torch.dtype = torch.float32,
+    ) -> Backbone:
+        """A backbone with the ``conv*`` tensors of a weights file, which must be complete, rounded to ``dtype``."""
         with torch.device("meta"):
             backbone = cls(network)
         state = {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("conv")}
         state["feature_scale"] = torch.tensor(feature_scale, dtype=torch.float32)
         backbone.load_state_dict(state, assign=True)
         for convolution in backbone.convolutions():
+            convolution.to(dtype)
             convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
         return backbone.requires_grad_(False)
 
@@ -60,9 +67,9 @@ class Backbone(nn.Module):
             frame: [N, 3, h, w], RGB 0..255 minus the mean.
 
         Returns:
-            [N, 512, ceil(h / 16), ceil(w / 16)], channels-last in memory, not negative.
+            [N, 512, ceil(h / 16), ceil(w / 16)], channels-last in memory, not negative, of the weights' type.
         """
-        x = frame
+        x = frame.to(self.dtype)
         for i, convolution in enumerate(self.convolutions()):
             x = convolution(x)
             x = normalise_and_pool(x) if i < POOLED_LAYERS else F.relu(x, inplace=True)
@@ -77,6 +84,11 @@ class Backbone(nn.Module):
         """Where the weights are."""
         return self.feature_scale.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the convolutions' weights, and of the maps behind them."""
+        return self.conv1.weight.dtype
+
     def roi_features(self, feature_map: Tensor, boxes_xywh: Tensor) -> Tensor:
         """Fixed-size features of boxes.
 
@@ -85,7 +97,8 @@ class Backbone(nn.Module):
             boxes_xywh: [..., 4] in pixels of the resized frame.
 
         Returns:
-            [..., 4608], ordered (y, x, channel) of the 3x3 bins. RoIPool knows no grid, samples or extension.
+            [..., 4608] in at least fp32, ordered (y, x, channel) of the 3x3 bins. RoIPool knows no grid, samples or
+            extension.
         """
         corners = xywh_to_xyxy(boxes_xywh.reshape(-1, 4))
         rois = F.pad(corners, (1, 0))  # batch index 0
@@ -101,6 +114,7 @@ class Backbone(nn.Module):
                 grid="interior" if self.network.roi_grid == "interior" else "midpoint",
                 extend=self.network.roi_extend,
             )
+        bins = bins.to(torch.promote_types(bins.dtype, torch.float32))  # the heads learn in fp32
         return bins.permute(0, 2, 3, 1).reshape(*boxes_xywh.shape[:-1], ROI_FEATURES)
 
 

@@ -54,6 +54,9 @@ class TrackerConfig:
     """Pixels; the frame is scaled so that its short side has this length ..."""
     max_side: int = 1000
     """Pixels; ... unless the long side would pass this one."""
+    conv_precision: Literal["auto", "fp32", "fp16"] = "auto"
+    """Type of the convolutions' weights and maps; auto is fp16 on a GPU and fp32 on a CPU. On a GPU, PyTorch rounds
+    what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504."""
 
     # Drawing boxes (MDNet)
     scale_step: float = 1.05
@@ -213,6 +216,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "roi_layer": ("align", "pool"),
     "sampling_ratio": (1, 2, 3),
     "roi_grid": ("auto", "midpoint", "interior"),
+    "conv_precision": ("auto", "fp32", "fp16"),
 }
 _ABOVE_ZERO = ("scale_step", "min_box_size", "search_growth", "bbox_regression_ridge")
 _UNBOUNDED = ("score_threshold", "seed")

@@ -6,7 +6,8 @@ of it that holds values. Growing to a larger rectangle computes the cells betwee
 before, with the frame's borders padded as in :meth:`Backbone.forward`: the values are those of the whole frame, up to
 rounding. The maps live on from frame to frame, because fresh memory costs a CPU more than the layers that fill it.
 
-On other devices all features are computed at once: there, launches of a fixed shape are worth more than small ones.
+On other devices all features are computed at once: there, launches of a fixed shape are worth more than small ones. A
+CPU does so too in half precision, which it is not fast in: that shows what a GPU's way computes.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class FrameFeatures:
         self.frame_hw = frame_hw
         self._backbone = backbone
         self._stages: list[_Stage] = []
-        if backbone.device.type == "cpu":
+        if backbone.device.type == "cpu" and backbone.dtype == torch.float32:
             convolutions = backbone.convolutions()
             self._frame = _Map(3, frame_hw, int(convolutions[0].padding[0]))
             source = self._frame

@@ -17,6 +17,7 @@ from .device import choose_device
 from .errors import InputError
 from .frame import check_boxes, check_image
 from .frame_features import FeatureProvider, FrameFeatures
+from .frame_upload import FrameUpload
 from .online import Update
 from .targets import Targets, TrackResult
 from .timing import StageClock
@@ -71,11 +72,16 @@ class Tracker:
         self.config = replace(config, network=replace(config.network, roi_grid=grid))
         self.device = choose_device(device)
         self.clock = StageClock(self.device)
+        half = {"fp16": True, "fp32": False, "auto": self.device.type != "cpu"}[self.config.conv_precision]
         self._backbone = Backbone.with_weights(
-            self.config.network, self.weights.tensors, self.weights.feature_scale
+            self.config.network,
+            self.weights.tensors,
+            self.weights.feature_scale,
+            torch.float16 if half else torch.float32,
         ).to(self.device)
         self._features_of_size = partial(features, self._backbone)
         self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)
+        self._upload = None if self.device.type == "cpu" else FrameUpload(self.device)
         self._targets = Targets(self.config, self.weights.tensors, self.device, self.clock)
         self._view: View | None = None
         self._next_id = 0
@@ -96,7 +102,7 @@ class Tracker:
         Raises:
             InputError: an image or boxes that cannot be used.
         """
-        frame = check_image(image)
+        frame = self._frame(image)
         boxes = check_boxes(boxes_xywh, frame.shape[1], frame.shape[0])
         if self._view is not None:
             self._targets.remove(self._targets.of(self._view))
@@ -122,7 +128,7 @@ class Tracker:
         Raises:
             InputError: an image or boxes that cannot be used; nothing is added then.
         """
-        frame = check_image(image)
+        frame = self._frame(image)
         boxes = check_boxes(boxes_xywh, frame.shape[1], frame.shape[0])
         first = self._next_id
         self._add(frame, boxes)
@@ -156,7 +162,12 @@ class Tracker:
         """
         if self._view is None or not self._targets.of(self._view):
             raise InputError("the tracker has no target: call init(image, boxes_xywh) or add(image, boxes_xywh)")
-        return self._targets.follow({self._view: check_image(image)})[self._view]
+        return self._targets.follow({self._view: self._frame(image)})[self._view]
+
+    def _frame(self, image: NDArray[np.uint8] | Tensor) -> Tensor:
+        """The image, checked, and on the tracker's device where that is a GPU."""
+        frame = check_image(image)
+        return frame if self._upload is None or frame.device.type != "cpu" else self._upload(frame).get()
 
     def _add(self, frame: Tensor, boxes_xywh: NDArray[np.float64]) -> tuple[Update, ...]:
         with self.clock.stage("features"):

@@ -21,7 +21,7 @@ NETWORK = {
     "roi_grid": "auto",
     "roi_extend": 0.0,
 }
-FRAME_SIZE = {"short_side": 600, "max_side": 1000}
+FRAME_SIZE = {"short_side": 600, "max_side": 1000, "conv_precision": "auto"}
 DRAWING = {"scale_step": 1.05, "min_box_size": 10.0, "round_boxes": False}
 FIRST_FRAME = {
     "bbox_regression": True,

@@ -89,8 +89,8 @@ class CroppedFeatures:
         return crops.contiguous(memory_format=torch.channels_last)
 
     def _convolved(self, crops: Tensor) -> Tensor:
-        x = crops
+        x = crops.to(self._backbone.dtype)
         for i, convolution in enumerate(self._backbone.convolutions()):
             x = F.conv2d(x, convolution.weight, convolution.bias, convolution.stride)
             x = self._pooled(x) if i < POOLED_LAYERS else F.relu_(x)
-        return (x * self._backbone.feature_scale).permute(0, 2, 3, 1).reshape(len(crops), ROI_FEATURES)
+        return (x * self._backbone.feature_scale).float().permute(0, 2, 3, 1).reshape(len(crops), ROI_FEATURES)

@@ -1,0 +1,74 @@
+"""The trunk in fp16, the way of a GPU: features and tracks are those of fp32, and of a CPU where there is a GPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fdn_triton import Tracker, TrackerConfig
+from fdn_triton.backbone import Backbone
+from fdn_triton.config import NetworkConfig
+from fdn_triton.errors import InputError
+from fdn_triton.evaluation.metrics import overlaps
+from fdn_triton.frame import network_input
+from fdn_triton.frame_features import FrameFeatures
+from fdn_triton.sequence import open_sequence
+from fdn_triton.weights import DEFAULT_WEIGHTS, load_weights
+
+CLIP = Path(__file__).resolve().parents[1] / "fdn_triton/demo/clip"
+BOXES = torch.tensor([[30.0, 40.0, 60.0, 50.0], [100.0, 20.0, 33.0, 70.0]])
+
+
+def frames(count: int) -> tuple[list[np.ndarray], np.ndarray]:
+    sequence = open_sequence(CLIP, max_frames=count)
+    assert sequence.ground_truth is not None
+    images = [frame.image for frame in sequence.frames() if frame.image is not None]
+    return images, sequence.ground_truth[0]
+
+
+def track(device: str, images: list[np.ndarray], box_xywh: np.ndarray, **changes: object) -> np.ndarray:
+    tracker = Tracker(TrackerConfig.from_preset("paper", **changes), device=device)
+    tracker.init(images[0], box_xywh)
+    return np.stack([tracker.update(image).boxes_xywh[0] for image in images[1:]])
+
+
+def backbone(dtype: torch.dtype) -> Backbone:
+    weights = load_weights(DEFAULT_WEIGHTS, NetworkConfig())
+    return Backbone.with_weights(NetworkConfig(), weights.tensors, weights.feature_scale, dtype)
+
+
+def test_features_in_half_precision() -> None:
+    """Three layers with 11 bits of mantissa; nothing near the end of the range; handed to the heads in fp32."""
+    image = torch.from_numpy(frames(1)[0][0])
+    mean = torch.tensor(load_weights(DEFAULT_WEIGHTS, NetworkConfig()).mean)
+    frame = network_input(image, (150, 200), mean)
+    exact, half = FrameFeatures(backbone(torch.float32), (150, 200)), FrameFeatures(backbone(torch.float16), (150, 200))
+    for features in (exact, half):
+        features.begin(frame)
+    expected, out = exact.of_boxes(BOXES), half.of_boxes(BOXES)
+    assert out.dtype == torch.float32 and out.max() < 1000
+    assert 1e-5 < float((out - expected).norm() / expected.norm()) < 2e-3
+    assert torch.equal(out, out.half().float()), "the map was in half precision"
+
+
+def test_tracks_in_half_precision_are_those_of_fp32() -> None:
+    """Small frames and short updates, for half precision takes a CPU long."""
+    images, truth = frames(6)
+    small = {"short_side": 120, "max_side": 200, "first_iterations": 5, "bbox_regression_samples": 200}
+    exact, half = (track("cpu", images, truth[0], conv_precision=p, **small) for p in ("fp32", "fp16"))
+    assert not np.array_equal(exact, half)
+    assert overlaps(half, exact).mean() > 0.9
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_tracks_on_a_gpu_are_those_of_a_cpu() -> None:
+    images, truth = frames(40)
+    assert overlaps(track("cuda", images, truth[0]), track("cpu", images, truth[0])).mean() > 0.9
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(InputError, match="conv_precision is 'bf16': choose one of auto, fp32, fp16"):
+        TrackerConfig(conv_precision="bf16")  # type: ignore[arg-type]
