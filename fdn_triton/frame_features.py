@@ -1,13 +1,12 @@
 """The features of one frame, computed only where they are needed and never twice.
 
 Candidates need the features around the target, negatives those of a wider surrounding, the first frame all of them.
-On a CPU, :class:`FrameFeatures` keeps one map per stage of the trunk for the whole frame and, for each, the rectangle
+On a CPU, :class:`FrameFeatures` keeps the resized frame and one map per stage of the trunk and, for each, the rectangle
 of it that holds values. Growing to a larger rectangle computes the cells between the two, from the cells of the stage
 before, with the frame's borders padded as in :meth:`Backbone.forward`: the values are those of the whole frame, up to
 rounding. The maps live on from frame to frame, because fresh memory costs a CPU more than the layers that fill it.
 
-On other devices all features are computed at once: there, launches of a fixed shape are worth more than small ones. A
-CPU does so too in half precision, which it is not fast in: that shows what a GPU's way computes.
+On other devices all features are computed at once: there, launches of a fixed shape are worth more than small ones.
 """
 
 from __future__ import annotations
@@ -21,7 +20,9 @@ from torch import Tensor, nn
 
 from .backbone import POOL, POOL_PADDING, POOL_STRIDE, POOLED_LAYERS, Backbone, normalise_and_pool
 from .config import STRIDE
+from .frame import network_input
 from .rectangle import NOTHING, Rectangle
+from .resampling import BLOCK, FrameResampler
 
 _BAND_BYTES = 3 << 20  # of a convolution's output: it is normalised and pooled while it is in the cache
 
@@ -35,8 +36,8 @@ class Features(Protocol):
 
     frame_hw: tuple[int, int]
 
-    def begin(self, frame: Tensor) -> None:
-        """Start on a new frame: fp32 [1, 3, h, w], as :func:`network_input` makes it."""
+    def begin(self, image: Tensor) -> None:
+        """Start on a new frame: uint8 [H, W, 3], RGB, not changed until the next one."""
 
     def require(self, boxes_xywh: Tensor) -> None:
         """Prepare what :meth:`of_boxes` needs for the boxes [..., 4]."""
@@ -45,8 +46,8 @@ class Features(Protocol):
         """RoI features [..., 4608] of the boxes [..., 4]."""
 
 
-FeatureProvider = Callable[[Backbone, tuple[int, int]], Features]
-"""From the trunk and a size of frames to their features: :class:`FrameFeatures`, or what is compared with it."""
+FeatureProvider = Callable[[Backbone, tuple[int, int], Tensor], Features]
+"""From the trunk, a size of frames and the mean: :class:`FrameFeatures`, or what is compared with it."""
 
 
 class FrameFeatures:
@@ -55,30 +56,34 @@ class FrameFeatures:
     Args:
         backbone: the trunk and the RoI layer.
         frame_hw: of the resized frame, pixels.
+        mean: [3] per channel, subtracted from the pixels; on the trunk's device.
     """
 
-    def __init__(self, backbone: Backbone, frame_hw: tuple[int, int]) -> None:
+    def __init__(self, backbone: Backbone, frame_hw: tuple[int, int], mean: Tensor) -> None:
         self.frame_hw = frame_hw
         self._backbone = backbone
+        self._mean = mean
         self._stages: list[_Stage] = []
-        if backbone.device.type == "cpu" and backbone.dtype == torch.float32:
+        if backbone.device.type == "cpu":
             convolutions = backbone.convolutions()
-            self._frame = _Map(3, frame_hw, int(convolutions[0].padding[0]))
-            source = self._frame
+            source = _Map(3, frame_hw, int(convolutions[0].padding[0]), backbone.dtype)
+            self._frame = _ResizedFrame(source, mean)
             for i, convolution in enumerate(convolutions):
                 last = i + 1 == len(convolutions)
                 border = 0 if last else int(convolutions[i + 1].padding[0])
                 scale = float(backbone.feature_scale) if last else 1.0
-                self._stages.append(_Stage(convolution, i < POOLED_LAYERS, scale, source, border))
+                # The RoI layer reads fp32: it is small, and a CPU has no fast arithmetic of half types.
+                dtype = torch.float32 if last else backbone.dtype
+                self._stages.append(_Stage(convolution, i < POOLED_LAYERS, scale, source, border, dtype))
                 source = self._stages[-1].map
         self._features = self._stages[-1].map.padded if self._stages else torch.empty(0)
 
-    def begin(self, frame: Tensor) -> None:
-        """Start on a new frame: fp32 [1, 3, h, w], as :func:`network_input` makes it."""
+    def begin(self, image: Tensor) -> None:
+        """Start on a new frame: uint8 [H, W, 3], RGB, not changed until the next one."""
         if not self._stages:
-            self._features = self._backbone(frame)
+            self._features = self._backbone(network_input(image, self.frame_hw, self._mean))
             return
-        self._frame.inside.copy_(frame)
+        self._frame.begin(image)
         for stage in self._stages:
             stage.valid = NOTHING
 
@@ -92,6 +97,7 @@ class FrameFeatures:
             cells = stage.valid.union(cells)
             wanted.append(cells)
             cells = stage.input_cells(cells)
+        self._frame.grow(cells)
         for stage, cells in zip(self._stages, reversed(wanted), strict=True):
             stage.grow(cells)
 
@@ -126,18 +132,48 @@ class _Map:
         inside: [1, C, h, w], a view.
     """
 
-    def __init__(self, channels: int, size_hw: tuple[int, int], border: int) -> None:
+    def __init__(self, channels: int, size_hw: tuple[int, int], border: int, dtype: torch.dtype) -> None:
         height, width = self.size_hw = size_hw
         self.padded = torch.zeros(
-            (1, height + 2 * border, width + 2 * border, channels), dtype=torch.float32, device="cpu"
+            (1, height + 2 * border, width + 2 * border, channels), dtype=dtype, device="cpu"
         ).permute(0, 3, 1, 2)
         self.inside = self.padded[:, :, border : border + height, border : border + width]
+
+    def at(self, cells: Rectangle) -> Tensor:
+        """[1, C, ., .], a view."""
+        return self.inside[:, :, cells.top : cells.bottom, cells.left : cells.right]
+
+
+class _ResizedFrame:
+    """The input of the first convolution, and the rectangle of it that has been taken from the image."""
+
+    def __init__(self, map_: _Map, mean: Tensor) -> None:
+        self.map = map_
+        self._mean = mean
+        self._image = torch.empty(0)
+        self._valid = NOTHING
+
+    def begin(self, image: Tensor) -> None:
+        """Turn to another image."""
+        if image.shape != self._image.shape:
+            self._resampler = FrameResampler((image.shape[0], image.shape[1]), self.map.size_hw, self._mean)
+        self._image = image
+        self._valid = NOTHING
+
+    def grow(self, pixels: Rectangle) -> None:
+        """Resize what the pixels take of the image, unless that is done."""
+        pixels = self._valid.union(pixels).of_blocks(BLOCK).clipped(*self.map.size_hw)
+        for part in pixels.around(self._valid):
+            self.map.at(part).copy_(self._resampler.part(self._image, part))
+        self._valid = pixels
 
 
 class _Stage:
     """A convolution, pooled or not, its output map and the rectangle of the map that holds values."""
 
-    def __init__(self, convolution: nn.Conv2d, pooled: bool, scale: float, source: _Map, border: int) -> None:
+    def __init__(
+        self, convolution: nn.Conv2d, pooled: bool, scale: float, source: _Map, border: int, dtype: torch.dtype
+    ) -> None:
         self._convolution = convolution
         self._pooled = pooled
         self._scale = scale
@@ -147,7 +183,7 @@ class _Stage:
         size_hw = self._convolved_hw
         if pooled:
             size_hw = _output_size(size_hw, POOL, POOL_STRIDE, POOL_PADDING)
-        self.map = _Map(convolution.out_channels, size_hw, border)
+        self.map = _Map(convolution.out_channels, size_hw, border, dtype)
         self.valid = NOTHING
 
     def input_cells(self, cells: Rectangle) -> Rectangle:
@@ -160,7 +196,7 @@ class _Stage:
             row_bytes = 4 * self._convolution.out_channels * (part.right - part.left) * POOL_STRIDE**2
             rows = max(1, _BAND_BYTES // row_bytes) if self._pooled else part.bottom - part.top
             for band in part.bands(rows):
-                self.map.inside[:, :, band.top : band.bottom, band.left : band.right] = self._compute(band)
+                self.map.at(band).copy_(self._compute(band))
         self.valid = cells
 
     def _convolved_cells(self, cells: Rectangle) -> Rectangle:

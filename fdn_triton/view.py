@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .config import TrackerConfig
-from .frame import network_input, network_size
+from .frame import network_size
 from .frame_features import Features
 
 
@@ -17,7 +17,7 @@ class View:
 
     Args:
         config: how frames are resized.
-        features: from the size of the resized frames to their features.
+        features: from the size of the resized frames and the mean to their features.
         mean: [3], what is subtracted from the pixels; on the device of everything else.
         image_wh: of the video's images, pixels.
 
@@ -34,7 +34,7 @@ class View:
     def __init__(
         self,
         config: TrackerConfig,
-        features: Callable[[tuple[int, int]], Features],
+        features: Callable[[tuple[int, int], Tensor], Features],
         mean: Tensor,
         image_wh: tuple[int, int],
     ) -> None:
@@ -64,7 +64,7 @@ class View:
             change = torch.tensor(
                 (new_wh[0] / old_wh[0], new_wh[1] / old_wh[1]) * 2, dtype=torch.float32, device=self._mean.device
             )
-        self.features.begin(network_input(image, self.features.frame_hw, self._mean))
+        self.features.begin(image)
         return change
 
     def require_all(self) -> None:
@@ -74,6 +74,6 @@ class View:
     def _set_size(self, image_wh: tuple[int, int]) -> None:
         self._image_wh = image_wh
         frame_hw = network_size(image_wh[1], image_wh[0], self._config.short_side, self._config.max_side)
-        self.features = self._features_of_size(frame_hw)
+        self.features = self._features_of_size(frame_hw, self._mean)
         self.pixel = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
         self.scale = torch.tensor(self.pixel * 2, dtype=torch.float32, device=self._mean.device)

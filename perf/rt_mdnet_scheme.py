@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fdn_triton.backbone import ROI_FEATURES, Backbone, normalise_and_pool
 from fdn_triton.boxes import xywh_to_xyxy
+from fdn_triton.frame import network_input
 from fdn_triton.kernels import lrn_max_pool, roi_align_ada_max
 
 TARGET_SIDE = 107
@@ -63,17 +64,19 @@ class SearchRegionFeatures:
         backbone: whose convolutions are used; its RoI layer is not.
         frame_hw: of the frame, pixels. For RT-MDNet that is the image as it is: give the tracker its sides as
             ``short_side`` and ``max_side``.
+        mean: [3] per channel, subtracted from the pixels; on the trunk's device.
     """
 
-    def __init__(self, backbone: Backbone, frame_hw: tuple[int, int]) -> None:
+    def __init__(self, backbone: Backbone, frame_hw: tuple[int, int], mean: Tensor) -> None:
         self.frame_hw = frame_hw
         self._backbone = backbone
+        self._mean = mean
         self._frame = torch.empty(0)
         self._region: _Region | None = None
 
-    def begin(self, frame: Tensor) -> None:
-        """Start on a new frame: fp32 [1, 3, h, w], as :func:`network_input` makes it."""
-        self._frame = frame
+    def begin(self, image: Tensor) -> None:
+        """Start on a new frame: uint8 [H, W, 3], RGB."""
+        self._frame = network_input(image, self.frame_hw, self._mean)
         self._region = None
 
     def require(self, boxes_xywh: Tensor) -> None:

@@ -19,6 +19,7 @@ from fdn_triton.backbone import Backbone
 from fdn_triton.config import NetworkConfig, TrackerConfig
 from fdn_triton.demo import clip_path
 from fdn_triton.errors import InputError
+from fdn_triton.frame import network_input
 from fdn_triton.ground_truth import read_otb_boxes
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import NetworkWeights, untrained_weights
@@ -33,13 +34,14 @@ OTHER = np.array([60.0, 40.0, 50.0, 40.0])
 class WholeFrame:
     """The features of the whole frame: one target's do not depend on the window that another one asks for."""
 
-    def __init__(self, backbone: Backbone, frame_hw: tuple[int, int]) -> None:
+    def __init__(self, backbone: Backbone, frame_hw: tuple[int, int], mean: torch.Tensor) -> None:
         self.frame_hw = frame_hw
+        self._mean = mean
         self._backbone = backbone
         self._features = torch.empty(0)
 
-    def begin(self, frame: torch.Tensor) -> None:
-        self._features = self._backbone(frame)
+    def begin(self, image: torch.Tensor) -> None:
+        self._features = self._backbone(network_input(image, self.frame_hw, self._mean))
 
     def require(self, boxes_xywh: torch.Tensor) -> None:
         pass

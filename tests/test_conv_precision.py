@@ -13,7 +13,6 @@ from fdn_triton.backbone import Backbone
 from fdn_triton.config import NetworkConfig
 from fdn_triton.errors import InputError
 from fdn_triton.evaluation.metrics import overlaps
-from fdn_triton.frame import network_input
 from fdn_triton.frame_features import FrameFeatures
 from fdn_triton.sequence import open_sequence
 from fdn_triton.weights import DEFAULT_WEIGHTS, load_weights
@@ -44,14 +43,13 @@ def test_features_in_half_precision() -> None:
     """Three layers with 11 bits of mantissa; nothing near the end of the range; handed to the heads in fp32."""
     image = torch.from_numpy(frames(1)[0][0])
     mean = torch.tensor(load_weights(DEFAULT_WEIGHTS, NetworkConfig()).mean)
-    frame = network_input(image, (150, 200), mean)
-    exact, half = FrameFeatures(backbone(torch.float32), (150, 200)), FrameFeatures(backbone(torch.float16), (150, 200))
+    exact, half = (FrameFeatures(backbone(dtype), (150, 200), mean) for dtype in (torch.float32, torch.float16))
     for features in (exact, half):
-        features.begin(frame)
+        features.begin(image)
     expected, out = exact.of_boxes(BOXES), half.of_boxes(BOXES)
     assert out.dtype == torch.float32 and out.max() < 1000
     assert 1e-5 < float((out - expected).norm() / expected.norm()) < 2e-3
-    assert torch.equal(out, out.half().float()), "the map was in half precision"
+    assert torch.equal(half._features.half().float(), half._features), "the convolutions were in half precision"
 
 
 def test_tracks_in_half_precision_are_those_of_fp32() -> None:

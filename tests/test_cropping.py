@@ -28,8 +28,8 @@ def backbone() -> Backbone:
 
 
 def provider(backbone: Backbone, frame: Tensor) -> CroppedFeatures:
-    features = CroppedFeatures(backbone, (frame.shape[2], frame.shape[3]))
-    features.begin(frame.contiguous(memory_format=torch.channels_last))
+    features = CroppedFeatures(backbone, (frame.shape[2], frame.shape[3]), torch.zeros(3))
+    features._frame = frame.contiguous(memory_format=torch.channels_last)
     return features
 
 
@@ -84,7 +84,7 @@ def test_features_are_those_of_mdnets_network(backbone: Backbone, monkeypatch: p
 
 def test_five_convolutions_are_refused() -> None:
     with pytest.raises(InputError, match="three convolutions"):
-        CroppedFeatures(Backbone(NetworkConfig(conv_layers=5)), (100, 100))
+        CroppedFeatures(Backbone(NetworkConfig(conv_layers=5)), (100, 100), torch.zeros(3))
 
 
 def test_the_tracker_follows_with_crops() -> None:

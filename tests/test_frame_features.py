@@ -15,6 +15,7 @@ from fdn_triton.config import NetworkConfig
 from fdn_triton.frame_features import FrameFeatures
 from fdn_triton.rectangle import NOTHING, Rectangle
 
+MEAN = torch.tensor([120.0, 110.0, 100.0])
 SIZES = [(129, 175), (37, 50), (3, 1000), (97, 16), (1, 1)]
 # Convolutions may sum in another order for windows of another size: rounding, relative to the largest value.
 TOLERANCE = 1e-4
@@ -38,9 +39,13 @@ def backbone() -> Backbone:
     return _backbone(NetworkConfig())
 
 
-def _frame(size_hw: tuple[int, int], seed: int = 0) -> Tensor:
-    noise = torch.rand(1, 3, *size_hw, generator=torch.Generator().manual_seed(seed)) * 255 - 120
-    return noise.contiguous(memory_format=torch.channels_last)
+def _image(size_hw: tuple[int, int], seed: int = 0) -> Tensor:
+    return torch.randint(0, 256, (*size_hw, 3), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+
+
+def _input(image: Tensor) -> Tensor:
+    """The network's, at the image's own size."""
+    return (image - MEAN).permute(2, 0, 1)[None]
 
 
 def _boxes(size_hw: tuple[int, int], count: int, seed: int = 1) -> Tensor:
@@ -79,10 +84,10 @@ def _valid(features: FrameFeatures) -> Rectangle:
 
 @pytest.mark.parametrize("size_hw", SIZES)
 def test_windows_equal_the_whole_frame(backbone: Backbone, size_hw: tuple[int, int]) -> None:
-    frame = _frame(size_hw)
-    whole = backbone(frame)
-    features = FrameFeatures(backbone, size_hw)
-    features.begin(frame)
+    image = _image(size_hw)
+    whole = backbone(_input(image))
+    features = FrameFeatures(backbone, size_hw, MEAN)
+    features.begin(image)
     assert whole.shape[2:] == (-(-size_hw[0] // 16), -(-size_hw[1] // 16)) == features._features.shape[2:]
     for boxes in _growing_boxes(size_hw):
         features.require(boxes)
@@ -95,9 +100,9 @@ def test_windows_equal_the_whole_frame(backbone: Backbone, size_hw: tuple[int, i
 @pytest.mark.parametrize("seed", range(4))
 def test_windows_of_random_boxes(backbone: Backbone, seed: int) -> None:
     size_hw = (143, 190)
-    frame = _frame(size_hw, seed)
-    whole, features = backbone(frame), FrameFeatures(backbone, size_hw)
-    features.begin(frame)
+    image = _image(size_hw, seed)
+    whole, features = backbone(_input(image)), FrameFeatures(backbone, size_hw, MEAN)
+    features.begin(image)
     for box in _boxes(size_hw, 5, seed):
         features.require(box)
         cells = _valid(features)
@@ -108,12 +113,12 @@ def test_windows_of_random_boxes(backbone: Backbone, seed: int) -> None:
 @pytest.mark.parametrize("band_bytes", [1, 200_000])
 def test_bands_do_not_matter(backbone: Backbone, monkeypatch: pytest.MonkeyPatch, band_bytes: int) -> None:
     monkeypatch.setattr(module, "_BAND_BYTES", band_bytes)
-    frame = _frame((97, 133))
-    features = FrameFeatures(backbone, (97, 133))
-    features.begin(frame)
+    image = _image((97, 133))
+    features = FrameFeatures(backbone, (97, 133), MEAN)
+    features.begin(image)
     for boxes in _growing_boxes((97, 133)):
         features.require(boxes)
-    whole = backbone(frame)
+    whole = backbone(_input(image))
     _assert_close(features._features, whole, whole.max())
 
 
@@ -121,7 +126,7 @@ def test_bands_do_not_matter(backbone: Backbone, monkeypatch: pytest.MonkeyPatch
 def test_no_cell_is_computed_twice(
     backbone: Backbone, monkeypatch: pytest.MonkeyPatch, size_hw: tuple[int, int]
 ) -> None:
-    features = FrameFeatures(backbone, size_hw)
+    features = FrameFeatures(backbone, size_hw, MEAN)
     counts = {stage: torch.zeros(stage.map.size_hw) for stage in features._stages}
     compute = module._Stage._compute
 
@@ -130,7 +135,7 @@ def test_no_cell_is_computed_twice(
         return compute(stage, cells)
 
     monkeypatch.setattr(module._Stage, "_compute", count)
-    features.begin(_frame(size_hw))
+    features.begin(_image(size_hw))
     for boxes in _growing_boxes(size_hw):
         for _ in range(2):
             features.of_boxes(boxes)
@@ -142,8 +147,8 @@ def test_no_cell_is_computed_twice(
 
 
 def test_a_small_box_does_not_need_the_whole_frame(backbone: Backbone) -> None:
-    features = FrameFeatures(backbone, (480, 640))
-    features.begin(_frame((480, 640)))
+    features = FrameFeatures(backbone, (480, 640), MEAN)
+    features.begin(_image((480, 640)))
     features.require(torch.tensor([300.0, 200.0, 32.0, 32.0]))
     assert _valid(features) == Rectangle(top=12, bottom=16, left=18, right=22)  # 12.5..14.5 and 18.75..20.75
     assert [stage.valid == NOTHING for stage in features._stages] == [False] * 3
@@ -166,23 +171,23 @@ def test_a_small_box_does_not_need_the_whole_frame(backbone: Backbone) -> None:
 def test_roi_features_equal_those_of_the_whole_map(network: NetworkConfig) -> None:
     size_hw = (91, 118)
     backbone = _backbone(network)
-    frame = _frame(size_hw)
-    whole = backbone(frame)
-    features = FrameFeatures(backbone, size_hw)
+    image = _image(size_hw)
+    whole = backbone(_input(image))
+    features = FrameFeatures(backbone, size_hw, MEAN)
     boxes = _boxes(size_hw, 9)
     for group in (boxes[:1], boxes[1:4], boxes):  # a small region that grows
-        features.begin(frame)
+        features.begin(image)
         expected = backbone.roi_features(whole, group)
         _assert_close(features.of_boxes(group), expected, whole.max())
     for box in boxes:  # each as the first of a frame
-        features.begin(frame)
+        features.begin(image)
         features._features.fill_(1e6)  # what earlier frames left must not be read
         _assert_close(features.of_boxes(box[None]), backbone.roi_features(whole, box[None]), whole.max())
 
 
 def test_shapes_of_boxes(backbone: Backbone) -> None:
-    features = FrameFeatures(backbone, (97, 133))
-    features.begin(_frame((97, 133)))
+    features = FrameFeatures(backbone, (97, 133), MEAN)
+    features.begin(_image((97, 133)))
     boxes = _boxes((97, 133), 12)
     rows = features.of_boxes(boxes)
     assert torch.equal(features.of_boxes(boxes.view(3, 4, 4)), rows.view(3, 4, ROI_FEATURES))
@@ -190,8 +195,8 @@ def test_shapes_of_boxes(backbone: Backbone) -> None:
 
 
 def test_no_boxes_need_nothing(backbone: Backbone) -> None:
-    features = FrameFeatures(backbone, (97, 133))
-    features.begin(_frame((97, 133)))
+    features = FrameFeatures(backbone, (97, 133), MEAN)
+    features.begin(_image((97, 133)))
     assert features.of_boxes(torch.zeros(0, 4)).shape == (0, ROI_FEATURES)
     assert all(stage.valid == NOTHING for stage in features._stages)
 
@@ -199,13 +204,13 @@ def test_no_boxes_need_nothing(backbone: Backbone) -> None:
 def test_a_new_frame_forgets_the_last_one(backbone: Backbone) -> None:
     size_hw = (97, 133)
     boxes = _boxes(size_hw, 10)
-    features = FrameFeatures(backbone, size_hw)
+    features = FrameFeatures(backbone, size_hw, MEAN)
     results = []
     for seed in (0, 1, 0):
-        features.begin(_frame(size_hw, seed))
+        features.begin(_image(size_hw, seed))
         results.append(features.of_boxes(boxes))
-        fresh = FrameFeatures(backbone, size_hw)
-        fresh.begin(_frame(size_hw, seed))
+        fresh = FrameFeatures(backbone, size_hw, MEAN)
+        fresh.begin(_image(size_hw, seed))
         assert torch.equal(results[-1], fresh.of_boxes(boxes))
     assert torch.equal(results[0], results[2])
     assert not torch.equal(results[0], results[1])
@@ -258,14 +263,14 @@ def test_a_pixel_between_two_cells_moves_both_alike() -> None:
 
 def test_forward_is_vgg_m(backbone: Backbone) -> None:
     """The layers of the table, one by one from PyTorch's own."""
-    x = _frame((75, 91))
+    x = _input(_image((75, 91)))
     for i, convolution in enumerate((backbone.conv1, backbone.conv2, backbone.conv3)):
         stride, padding = ((2, 3), (2, 2), (1, 1))[i]
         x = F.conv2d(x, convolution.weight, convolution.bias, stride, padding).relu()
         if i < 2:
             x = F.max_pool2d(F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0), 3, 2, 1)
     expected = x * 0.37
-    _assert_close(backbone(_frame((75, 91))), expected, expected.max())
+    _assert_close(backbone(_input(_image((75, 91)))), expected, expected.max())
 
 
 _SETTINGS = settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -294,6 +299,18 @@ def test_union_holds_both_and_no_smaller_one_does(a: Rectangle, b: Rectangle) ->
 def test_clipped(a: Rectangle, height: int, width: int) -> None:
     assert a.empty == (not _cells(a))
     assert _cells(a.clipped(height, width)) == {(y, x) for y, x in _cells(a) if 0 <= y < height and 0 <= x < width}
+
+
+@_SETTINGS
+@given(_RECTANGLES, st.integers(1, 5))
+def test_of_blocks(a: Rectangle, side: int) -> None:
+    blocks = a.of_blocks(side)
+    assert all(edge % side == 0 for edge in (blocks.top, blocks.bottom, blocks.left, blocks.right))
+    assert _cells(blocks) >= _cells(a)
+    for edge, of_blocks in zip(
+        (a.top, -a.bottom, a.left, -a.right), (blocks.top, -blocks.bottom, blocks.left, -blocks.right), strict=True
+    ):
+        assert 0 <= edge - of_blocks < side
 
 
 @_SETTINGS

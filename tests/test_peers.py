@@ -34,6 +34,9 @@ cv2.TrackerCSRT_create = TrackerCSRT
 """
 
 
+NO_MEAN = torch.zeros(3)
+
+
 @pytest.fixture(autouse=True)
 def in_perf(monkeypatch: pytest.MonkeyPatch) -> None:
     """The modules of ``perf/`` can be imported."""
@@ -51,8 +54,8 @@ def test_a_region_is_warped_so_that_its_boxes_measure_107(backbone: Backbone) ->
     from rt_mdnet_scheme import SearchRegionFeatures
 
     y, x = torch.meshgrid(torch.arange(120.0) + 0.5, torch.arange(300.0) + 0.5, indexing="ij")
-    features = SearchRegionFeatures(backbone, (120, 300))
-    features.begin(torch.stack((x, y, torch.ones_like(x)))[None])
+    features = SearchRegionFeatures(backbone, (120, 300), NO_MEAN)
+    features._frame = torch.stack((x, y, torch.ones_like(x)))[None]
     (region,) = features.warped(torch.tensor([50.0, 20.0, 250.0, 100.0]), torch.tensor([50.0, 40.0]))
     assert region.shape == (3, 214, 428)
     along = torch.arange(428) + 0.5, torch.arange(214) + 0.5
@@ -66,10 +69,12 @@ def test_features_are_those_of_the_dense_map(backbone: Backbone) -> None:
     """Boxes of 107 pixels are not scaled; the map is made of PyTorch's own layers here."""
     from rt_mdnet_scheme import SearchRegionFeatures
 
-    frame = 60 * torch.randn((1, 3, 240, 320), generator=torch.Generator().manual_seed(1))
+    image = torch.randint(0, 256, (240, 320, 3), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    mean = torch.tensor([120.0, 110.0, 100.0])
+    frame = (image - mean).permute(2, 0, 1)[None]
     boxes = torch.tensor([[100.0, 60, 107, 107], [140, 80, 107, 107], [100, 70, 107, 107]])
-    features = SearchRegionFeatures(backbone, (240, 320))
-    features.begin(frame)
+    features = SearchRegionFeatures(backbone, (240, 320), mean)
+    features.begin(image)
     found = features.of_boxes(boxes)
 
     x1, y1, x2, y2 = 100 - 10.7, 60 - 10.7, 140 + 107 + 10.7, 80 + 107 + 10.7
@@ -91,8 +96,8 @@ def test_features_are_those_of_the_dense_map(backbone: Backbone) -> None:
 def test_a_region_is_convolved_once(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     from rt_mdnet_scheme import SearchRegionFeatures
 
-    features = SearchRegionFeatures(backbone, (240, 320))
-    features.begin(torch.zeros(1, 3, 240, 320))
+    features = SearchRegionFeatures(backbone, (240, 320), NO_MEAN)
+    features.begin(torch.zeros(240, 320, 3, dtype=torch.uint8))
     warped = []
     monkeypatch.setattr(features, "warped", lambda *region: warped.append(region) or torch.zeros(1, 3, 64, 64))
     candidates = torch.tensor([[[100.0, 60, 40, 40], [140, 80, 40, 40], [120, 70, 40, 40]]])
@@ -103,7 +108,7 @@ def test_a_region_is_convolved_once(backbone: Backbone, monkeypatch: pytest.Monk
     assert len(warped) == 2, "outside of the first"
     features.of_boxes(candidates[:, 2:] * torch.tensor([1.0, 1, 0.5, 0.5]) + torch.tensor([30.0, 30, 0, 0]))
     assert len(warped) == 3, "of another size"
-    features.begin(torch.zeros(1, 3, 240, 320))
+    features.begin(torch.zeros(240, 320, 3, dtype=torch.uint8))
     features.of_boxes(candidates)
     assert len(warped) == 4, "another frame"
 
@@ -111,11 +116,13 @@ def test_a_region_is_convolved_once(backbone: Backbone, monkeypatch: pytest.Monk
 def test_plain_layers_compute_the_same(backbone: Backbone) -> None:
     from peer_runs import by_plain_layers
 
-    frame = 60 * torch.randn((1, 3, 150, 180), generator=torch.Generator().manual_seed(0))
+    image = torch.randint(0, 256, (150, 180, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    mean = torch.tensor([120.0, 110.0, 100.0])
     boxes = torch.tensor([[40.0, 30, 75, 75], [10, 5, 50, 90]])
     found = []
-    for features in (CroppedFeatures(backbone, (150, 180)), CroppedFeatures(backbone, (150, 180), by_plain_layers)):
-        features.begin(frame)
+    for pooled in ({}, {"pooled": by_plain_layers}):
+        features = CroppedFeatures(backbone, (150, 180), mean, **pooled)
+        features.begin(image)
         found.append(features.of_boxes(boxes))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
 

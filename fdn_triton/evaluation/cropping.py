@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..backbone import POOLED_LAYERS, ROI_FEATURES, Backbone, normalise_and_pool
 from ..errors import InputError
+from ..frame import network_input
 
 CROP_SIDE = 107
 CONTEXT = 16
@@ -38,6 +39,7 @@ class CroppedFeatures:
     Args:
         backbone: whose convolutions are used; its RoI layer is not.
         frame_hw: of the resized frame, pixels.
+        mean: [3] per channel, subtracted from the pixels; on the trunk's device.
         pooled: ReLU, LRN and 3x3 max-pooling with stride 2 behind the first two convolutions.
 
     Raises:
@@ -48,18 +50,20 @@ class CroppedFeatures:
         self,
         backbone: Backbone,
         frame_hw: tuple[int, int],
+        mean: Tensor,
         pooled: Callable[[Tensor], Tensor] = _normalised_and_pooled,
     ) -> None:
         if backbone.network.conv_layers != 3:
             raise InputError("MDNet's crops give 3x3 features to three convolutions only: leave --conv-layers out")
         self.frame_hw = frame_hw
         self._backbone = backbone
+        self._mean = mean
         self._pooled = pooled
         self._frame = torch.empty(0)
 
-    def begin(self, frame: Tensor) -> None:
-        """Start on a new frame: fp32 [1, 3, h, w], as :func:`network_input` makes it."""
-        self._frame = frame
+    def begin(self, image: Tensor) -> None:
+        """Start on a new frame: uint8 [H, W, 3], RGB."""
+        self._frame = network_input(image, self.frame_hw, self._mean)
 
     def require(self, boxes_xywh: Tensor) -> None:
         """Nothing: boxes share no computation."""
