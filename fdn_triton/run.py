@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from .errors import InputError
 from .frame import check_boxes, check_image
@@ -71,6 +72,24 @@ def run_tracker(
         InputError: boxes that do not fit the first frame; an unreadable frame (with "skip" only the first one, else
             :class:`BadFrame` for those behind it); a source that breaks off.
     """
+    steps = _run(tracker, frames, boxes_xywh, on_bad_frame, in_turns=False)
+    return (step for step in steps if step is not None)
+
+
+def run_in_turns(
+    tracker: Tracker, frames: Iterable[Frame], boxes_xywh: ArrayLike, on_bad_frame: OnBadFrame = "stop"
+) -> Iterator[Step | None]:
+    """As :func:`run_tracker`, in lockstep with the trackers :meth:`~fdn_triton.tracker.Tracker.beside` this one.
+
+    Yields:
+        None when the tracker has its next frame: it is the others' turn to take theirs. Then the step.
+    """
+    return _run(tracker, frames, boxes_xywh, on_bad_frame, in_turns=True)
+
+
+def _run(
+    tracker: Tracker, frames: Iterable[Frame], boxes_xywh: ArrayLike, on_bad_frame: OnBadFrame, in_turns: bool
+) -> Iterator[Step | None]:
     iterator = iter(frames)
     boxes = np.empty((0, 4))
     while True:
@@ -93,14 +112,25 @@ def run_tracker(
         elif first:
             boxes = check_boxes(boxes_xywh, frame.image.shape[1], frame.image.shape[0])
             scores = np.full(len(boxes), np.nan)
-            updates = tracker.init(frame.image if frame.uploaded is None else frame.uploaded.get(), boxes)
+            updates = tracker.init(_image(frame), boxes)
             stages_s = tracker.clock.lap()
         else:
-            result = tracker.update(frame.image if frame.uploaded is None else frame.uploaded.get())
+            if in_turns:
+                tracker.begin_update(_image(frame))
+                yield None
+                result = tracker.finish_update()
+            else:
+                result = tracker.update(_image(frame))
             boxes, scores, updates = result.boxes_xywh, result.scores, result.updates
             stages_s = tracker.clock.lap()
         track_s = time.perf_counter() - started
         yield Step(frame.number, frame.image, boxes, scores, updates, frame.problem, read_s, track_s, stages_s)
+
+
+def _image(frame: Frame) -> NDArray[np.uint8] | Tensor:
+    """A readable frame's image, on the tracker's device where it is on its way there."""
+    assert frame.image is not None
+    return frame.image if frame.uploaded is None else frame.uploaded.get()
 
 
 def decode_threads(device: torch.device) -> int:

@@ -6,7 +6,8 @@ those of videos that advance in lockstep.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -23,7 +24,6 @@ from .heads import Heads
 from .online import Lesson, SampleMemory, Update, fine_tune
 from .sampling import rounded
 from .target_sampling import TargetSampler
-from .timing import StageClock
 from .view import View
 
 
@@ -78,14 +78,10 @@ class Targets:
         config: all numbers; the seed is given with the targets.
         tensors: what the heads start from.
         device: of everything.
-        clock: told what takes how long.
     """
 
-    def __init__(
-        self, config: TrackerConfig, tensors: Mapping[str, Tensor], device: torch.device, clock: StageClock
-    ) -> None:
+    def __init__(self, config: TrackerConfig, tensors: Mapping[str, Tensor], device: torch.device) -> None:
         self.config = config
-        self.clock = clock
         self._tensors = tensors
         self._device = device
         self._together = device.type != "cpu"  # fine-tune the heads of several targets at once
@@ -93,6 +89,8 @@ class Targets:
         self._heads = Heads([], [])
         self._tuner: FineTuner | None = None
         self._pool = torch.empty((0, ROI_FEATURES), dtype=torch.float32, device=device)
+        self._expected: dict[View, Tensor] = {}
+        self._results: dict[View, TrackResult | Exception] = {}
         self._positives = config.long_memory, config.positives, config.first_positives
         self._negatives = config.short_memory, config.negatives, config.negatives
 
@@ -188,7 +186,7 @@ class Targets:
         """Box regressor, fine-tuning and memory of the first frame (paper 3.4; MDNet)."""
         config, target, box = self.config, self._targets[t], self._targets[t].box_xywh
         sampler, of_boxes = self._sampler(target), target.view.features.of_boxes
-        with self.clock.stage("collect"):
+        with target.view.clock.stage("collect"):
             if config.bbox_regression:
                 samples = sampler.regression_samples(box)
                 target.regressor = BoxRegressor(of_boxes(samples), samples, box, config.bbox_regression_ridge)
@@ -196,7 +194,7 @@ class Targets:
             features = of_boxes(torch.cat((positives, negatives)))
             target.positives.append(features[: len(positives)])
             target.negatives.append(of_boxes(sampler.remembered_negatives(box)))
-        with self.clock.stage("update"):
+        with target.view.clock.stage("update"):
             rows = torch.arange(len(features), device=self._device)
             assert self._tuner is not None
             ((iterations, loss),) = fine_tune(
@@ -211,6 +209,32 @@ class Targets:
 
     # From frame to frame
 
+    def expect(self, view: View, image: Tensor) -> None:
+        """Take a view's next frame, uint8 [H, W, 3], RGB, for :meth:`result`."""
+        self._expected[view] = image
+
+    def result(self, view: View) -> TrackResult:
+        """What :meth:`follow` finds in the frame that was given to :meth:`expect`.
+
+        The first call follows all views whose frames are there, together; the others get what it has found for them.
+        """
+        if view in self._expected:
+            images, self._expected = self._expected, {}
+            try:
+                self._results |= self.follow(images)
+            except Exception as error:
+                self._results |= dict.fromkeys(images, error)
+        result = self._results.pop(view)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    def forget(self, view: View) -> None:
+        """Remove all of a view's targets, and what was expected for it."""
+        self.remove(self.of(view))
+        self._expected.pop(view, None)
+        self._results.pop(view, None)
+
     def follow(self, images: Mapping[View, Tensor]) -> dict[View, TrackResult]:
         """Find the targets of some views in their next frames, and learn from these (paper 3.4).
 
@@ -220,13 +244,13 @@ class Targets:
         config = self.config
         targets = {view: self.of(view) for view in images}
         followed = [target for of_view in targets.values() for target in of_view]
-        with self.clock.stage("features"):
+        with _stage(images, "features"):
             for view, image in images.items():
                 self.begin(view, image)
             candidates = self._candidates(followed)
             for view, boxes in _by_view(followed, candidates):
                 view.features.require(boxes)
-        with self.clock.stage("score"):
+        with _stage(images, "score"):
             found, best_xywh, scores = self._search(followed, candidates)
             success = [score > config.score_threshold for score in scores]
             refined = self._refine(followed, found, best_xywh, success)
@@ -241,7 +265,7 @@ class Targets:
                 else min(target.translation * config.search_growth, config.search_translation_max)
             )
         self._collect([target for target, succeeded in zip(followed, success, strict=True) if succeeded])
-        with self.clock.stage("update"):
+        with _stage(images, "update"):
             updates = self._learn(followed, success)
         in_images = torch.cat([boxes / view.scale for view, boxes in _by_view(followed, refined)])
         boxes_xywh = in_images.double().cpu().numpy()
@@ -305,7 +329,7 @@ class Targets:
         """Remember positives and negatives around the targets that were found (MDNet)."""
         if not targets:
             return
-        with self.clock.stage("collect"):
+        with _stage({target.view for target in targets}, "collect"):
             samples = []
             for target in targets:
                 sampler, box = self._sampler(target), target.box_xywh
@@ -314,9 +338,9 @@ class Targets:
             pairs = list(same)
             boxes = [part for _, parts in pairs for part in parts]
             drawn = torch.cat(boxes)
-            with self.clock.stage("features"):
+            with view.clock.stage("features"):
                 view.features.require(drawn)
-            with self.clock.stage("collect"):
+            with view.clock.stage("collect"):
                 features = view.features.of_boxes(drawn).split([len(part) for part in boxes])
                 for (target, _), positives, negatives in zip(pairs, features[::2], features[1::2], strict=True):
                     target.positives.append(positives)
@@ -348,6 +372,15 @@ class Targets:
         for i, result in zip(learning, results, strict=True):
             updates[i] = Update("long" if success[i] else "short", *result)
         return updates
+
+
+@contextmanager
+def _stage(views: Collection[View], name: str) -> Iterator[None]:
+    """Count the time of the ``with`` block towards the stage, in equal parts for each view."""
+    with ExitStack() as stack:
+        for view in views:
+            stack.enter_context(view.clock.stage(name, 1 / len(views)))
+        yield
 
 
 def _by_view(targets: Sequence[Target], rows: Tensor) -> Iterator[tuple[View, Tensor]]:

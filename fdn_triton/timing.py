@@ -21,11 +21,11 @@ class StageClock:
         self._device = device
         self._cuda = device.type == "cuda"
         self._seconds: dict[str, float] = {}
-        self._events: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._events: deque[tuple[str, float, torch.cuda.Event, torch.cuda.Event]] = deque()
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time of the ``with`` block towards the stage."""
+    def stage(self, name: str, share: float = 1.0) -> Iterator[None]:
+        """Count the time of the ``with`` block, or the share of it, towards the stage."""
         if self._cuda:
             self._fold(wait=False)
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -33,11 +33,11 @@ class StageClock:
             start.record(stream)
             yield
             end.record(stream)
-            self._events.append((name, start, end))
+            self._events.append((name, share, start, end))
         else:
             started = time.perf_counter()
             yield
-            self._add(name, time.perf_counter() - started)
+            self._add(name, share * (time.perf_counter() - started))
 
     def lap(self) -> dict[str, float]:
         """Seconds per stage since the last call."""
@@ -48,10 +48,10 @@ class StageClock:
     def _fold(self, wait: bool) -> None:
         """Turn events into seconds: those that the device has passed, or all."""
         if wait and self._events:
-            self._events[-1][2].synchronize()
-        while self._events and self._events[0][2].query():
-            name, start, end = self._events.popleft()
-            self._add(name, start.elapsed_time(end) / 1000)
+            self._events[-1][3].synchronize()
+        while self._events and self._events[0][3].query():
+            name, share, start, end = self._events.popleft()
+            self._add(name, share * start.elapsed_time(end) / 1000)
 
     def _add(self, name: str, seconds: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds

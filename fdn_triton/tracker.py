@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -82,9 +83,23 @@ class Tracker:
         self._features_of_size = partial(features, self._backbone)
         self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)
         self._upload = None if self.device.type == "cpu" else FrameUpload(self.device)
-        self._targets = Targets(self.config, self.weights.tensors, self.device, self.clock)
+        self._targets = Targets(self.config, self.weights.tensors, self.device)
         self._view: View | None = None
         self._next_id = 0
+
+    def beside(self, seed: int) -> Tracker:
+        """A tracker without targets for another video, which shares the network and every launch that can be shared.
+
+        Give each of them its next frame by :meth:`begin_update` before the first :meth:`finish_update`: heads and
+        updates of all are then computed together, with the results that each has alone (on a CPU to the last bit).
+
+        Args:
+            seed: takes the place of the configuration's.
+        """
+        other = copy.copy(self)
+        other.config, other.clock = replace(self.config, seed=seed), StageClock(self.device)
+        other._view, other._next_id = None, 0
+        return other
 
     @torch.inference_mode(False)  # what init makes, update writes to: both outside, whatever the caller is in
     @torch.no_grad()
@@ -104,9 +119,7 @@ class Tracker:
         """
         frame = self._frame(image)
         boxes = check_boxes(boxes_xywh, frame.shape[1], frame.shape[0])
-        if self._view is not None:
-            self._targets.remove(self._targets.of(self._view))
-        self._view, self._next_id = None, 0
+        self._forget()
         return self._add(frame, boxes)
 
     @torch.inference_mode(False)
@@ -160,9 +173,34 @@ class Tracker:
         Raises:
             InputError: there is no target, or an image that cannot be used.
         """
+        self.begin_update(image)
+        return self.finish_update()
+
+    def begin_update(self, image: NDArray[np.uint8] | Tensor) -> None:
+        """The first half of :meth:`update`: take the next frame, in turn with the trackers :meth:`beside` this one.
+
+        The image must stay as it is until the second half.
+        """
         if self._view is None or not self._targets.of(self._view):
             raise InputError("the tracker has no target: call init(image, boxes_xywh) or add(image, boxes_xywh)")
-        return self._targets.follow({self._view: self._frame(image)})[self._view]
+        self._targets.expect(self._view, self._frame(image))
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def finish_update(self) -> TrackResult:
+        """The second half of :meth:`update`: what was found in the frame that :meth:`begin_update` took."""
+        assert self._view is not None, "begin_update comes first"
+        return self._targets.result(self._view)
+
+    def clear(self) -> None:
+        """Forget all targets, and give their memory back: to the trackers :meth:`beside` this one, if there are any."""
+        self._forget()
+        self._targets.release()
+
+    def _forget(self) -> None:
+        if self._view is not None:
+            self._targets.forget(self._view)
+        self._view, self._next_id = None, 0
 
     def _frame(self, image: NDArray[np.uint8] | Tensor) -> Tensor:
         """The image, checked, and on the tracker's device where that is a GPU."""
@@ -172,7 +210,9 @@ class Tracker:
     def _add(self, frame: Tensor, boxes_xywh: NDArray[np.float64]) -> tuple[Update, ...]:
         with self.clock.stage("features"):
             if self._view is None:
-                self._view = View(self.config, self._features_of_size, self._mean, (frame.shape[1], frame.shape[0]))
+                self._view = View(
+                    self.config, self._features_of_size, self._mean, (frame.shape[1], frame.shape[0]), self.clock
+                )
             self._targets.begin(self._view, frame)
             self._view.require_all()
         boxes = torch.tensor(boxes_xywh, dtype=torch.float32, device=self.device) * self._view.scale

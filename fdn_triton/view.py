@@ -10,6 +10,7 @@ from torch import Tensor
 from .config import TrackerConfig
 from .frame import network_size
 from .frame_features import Features
+from .timing import StageClock
 
 
 class View:
@@ -20,6 +21,7 @@ class View:
         features: from the size of the resized frames and the mean to their features.
         mean: [3], what is subtracted from the pixels; on the device of everything else.
         image_wh: of the video's images, pixels.
+        clock: told what takes how long in this video.
 
     Attributes:
         features: of the resized frame.
@@ -37,7 +39,9 @@ class View:
         features: Callable[[tuple[int, int], Tensor], Features],
         mean: Tensor,
         image_wh: tuple[int, int],
+        clock: StageClock,
     ) -> None:
+        self.clock = clock
         self._config = config
         self._features_of_size = features
         self._mean = mean

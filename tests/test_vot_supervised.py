@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -106,8 +106,12 @@ class Place:
     def wanted(self) -> dict[str, object]:
         return fingerprint(self.settings.config, WEIGHTS, "cpu")
 
+    def steps(self) -> Generator[int, None, None]:
+        tracker = Tracker(self.settings.config, weights=WEIGHTS, device="cpu").beside(self.repetition.seed)
+        yield from self.repetition.run(self.settings, tracker)
+
     def run(self) -> int:
-        return sum(1 for _ in self.repetition.run(self.settings, WEIGHTS))
+        return sum(1 for _ in self.steps())
 
 
 @pytest.fixture
@@ -142,7 +146,7 @@ def test_files_of_a_run(place: Place) -> None:
 
 
 def test_a_run_that_was_killed_is_not_done(place: Place) -> None:
-    run = place.repetition.run(place.settings, WEIGHTS)
+    run = place.steps()
     next(run), next(run)
     run.close()
     assert place.repetition.read(place.wanted) is None and not place.repetition.folder.exists()

@@ -84,8 +84,9 @@ def run_all(jobs: Sequence[Job], settings: Settings, where: Where) -> Generator[
     Args:
         jobs: what is to be done.
         settings: of all of them.
-        where: ``local`` runs one worker in this process and several in processes that share its threads and the
-            machine's GPUs; for ``ray``, paths must lead to the same files on all machines.
+        where: ``local`` runs one worker in this process (the only one that advances jobs in lockstep) and several in
+            processes that share its threads and the machine's GPUs; for ``ray``, paths must lead to the same files on
+            all machines.
 
     Yields:
         Jobs with the frames they have got on by (below 0 where a worker died and its job begins anew), and each with
@@ -102,10 +103,7 @@ def run_all(jobs: Sequence[Job], settings: Settings, where: Where) -> Generator[
     elif where.workers > 1:
         yield from _distribute(_ProcessPool(settings, where.workers), jobs, settings, where.workers)
     else:
-        worker = Worker(settings)
-        for job in jobs:
-            for event in worker.run(job):
-                yield job, event
+        yield from Worker(settings).run_all(jobs)
 
 
 def settle_device(name: str, where: Where) -> str:

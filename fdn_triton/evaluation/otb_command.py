@@ -58,6 +58,9 @@ class OtbOptions:
     score_only: bool = False
     """Track nothing, score what is in --out, whatever settings it was made with."""
     where: tyro.conf.OmitArgPrefixes[Where] = field(default_factory=Where)
+    lockstep: int = 1
+    """Runs that advance together, frame by frame, in this process: on a GPU they share the launches for their heads and
+    updates. The boxes are those of each alone (on a CPU to the last bit), each run's own fps is lower."""
     device: str = "auto"
     """auto (a GPU if there is one; local workers share all of them), cpu, cuda or cuda:N."""
     weights: str = DEFAULT_WEIGHTS
@@ -130,11 +133,13 @@ def evaluate_otb(options: OtbOptions) -> int:
 
 
 def _check(options: OtbOptions) -> None:
-    for name in ("seeds", "max_frames"):
+    for name in ("seeds", "max_frames", "lockstep"):
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} is {value}: it must be at least 1")
     options.where.check()
+    if options.lockstep > 1 and (options.where.workers > 1 or options.where.engine != "local"):
+        raise InputError(f"--lockstep {options.lockstep} is for one process: leave --workers and --engine out")
     if options.export is not None and options.protocol != "ope":
         raise InputError(f"--export writes one-pass results: leave it out with --protocol {options.protocol}")
     if options.compare is not None:
@@ -149,7 +154,7 @@ def _track(options: OtbOptions, tasks: Sequence[Task], problems: Problems) -> di
     device = settle_device(options.device, options.where)
     weights = load_weights(options.weights, options.config.network)
     wanted = fingerprint(options.config, weights, device.partition(":")[0])
-    settings = Settings(options.config, options.preset, options.weights, device, options.out)
+    settings = Settings(options.config, options.preset, options.weights, device, options.out, lockstep=options.lockstep)
 
     def is_done(unit: Unit) -> bool:
         return read_run(unit, options.out, wanted) is not None

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from ..errors import InputError
 from ..frame_source import DecodeAhead, Frame, image_frames
 from ..results import unwritable, write_json
 from ..tracker import Tracker
-from ..weights import NetworkWeights
 from .vot_region import bounding_box, overlaps
 from .worker import Settings, difference, fingerprint, reason_of
 
@@ -129,7 +128,7 @@ class Repetition:
         """Of one of its files."""
         return self.folder / f"{self.sequence}_{self.number:03d}{suffix}"
 
-    def run(self, settings: Settings, weights: NetworkWeights) -> Iterator[int]:
+    def run(self, settings: Settings, tracker: Tracker) -> Iterator[int]:
         """Track, and write the files.
 
         Yields:
@@ -138,7 +137,6 @@ class Repetition:
         Raises:
             InputError: as :func:`track_with_resets`, or a file cannot be written.
         """
-        tracker = Tracker(replace(settings.config, seed=self.seed), weights=weights, device=settings.device)
         rows: list[Row] = []
         with DecodeAhead(image_frames(self.images)) as frames:
             for row in track_with_resets(tracker, frames, self.regions):
@@ -151,7 +149,7 @@ class Repetition:
             failures=sum(row.text == FAILED for row in rows),
             updates=len(updates),
             seconds=sum(updates),
-            settings=fingerprint(settings.config, weights, tracker.device.type),
+            settings=fingerprint(settings.config, tracker.weights, tracker.device.type),
         )
         checksum = hashlib.sha256(text.encode()).hexdigest()
         record = {"run": self._identity(), "text_sha256": checksum, **asdict(outcome)}

@@ -26,9 +26,8 @@ from .. import report
 from ..errors import InputError
 from ..frame_source import DecodeAhead, image_frames
 from ..results import unwritable
-from ..run import RunStatistics, decode_threads, run_tracker, upload_ahead
+from ..run import RunStatistics, decode_threads, run_in_turns, run_tracker, upload_ahead
 from ..tracker import Tracker
-from ..weights import NetworkWeights
 from .otb import Entry
 from .profiles import Profile
 from .protocols import Part, ProtocolName, parts
@@ -66,37 +65,39 @@ class Unit:
         """Canonical name."""
         return self.entry.name
 
-    def run(self, settings: Settings, weights: NetworkWeights) -> Iterator[int]:
+    def run(self, settings: Settings, tracker: Tracker) -> Iterator[int]:
         """Track, and write the files.
 
         Yields:
-            The number of frames since the last time, after the first frame, then about twice a second and at the end.
+            The number of frames since the last time, after the first frame, then about twice a second and at the end;
+            in lockstep before each update, when the tracker has its frame.
 
         Raises:
             InputError: the images are not those of the plan or cannot be read, the box lies outside, or a file cannot
                 be written.
         """
-        config = replace(settings.config, seed=self.seed)
-        tracker = Tracker(config, weights=weights, device=settings.device, features=settings.features)
-        statistics = RunStatistics()
+        in_turns, statistics = settings.lockstep > 1, RunStatistics()
         first = self.part.first_frame
         images = self.entry.image_paths()[first : first + self.frames]
         if len(images) != self.frames:
             raise InputError(f"{self.entry.folder} has {first + len(images)} images, no longer {first + self.frames}")
         reported, reported_at = 0, -math.inf
         decoded = image_frames(images, decode_threads(tracker.device))
+        run = run_in_turns if in_turns else run_tracker
         with DecodeAhead(upload_ahead(decoded, tracker.device)) as frames:
-            for step in run_tracker(tracker, frames, self.part.box_xywh):
-                statistics.add(step)
-                if time.monotonic() - reported_at > _PROGRESS_S:
+            for step in run(tracker, frames, self.part.box_xywh):
+                if step is not None:
+                    statistics.add(step)
+                if step is None if in_turns else time.monotonic() - reported_at > _PROGRESS_S:
                     yield statistics.frames - reported
                     reported, reported_at = statistics.frames, time.monotonic()
         rows = "".join(f"{x + 1:.4f},{y + 1:.4f},{w:.4f},{h:.4f}\n" for x, y, w, h in statistics.tracks()[0])
         record = {
             "unit": self.identity(),
-            "settings": fingerprint(config, weights, tracker.device.type),
+            "settings": fingerprint(settings.config, tracker.weights, tracker.device.type),
             "boxes_sha256": hashlib.sha256(rows.encode()).hexdigest(),
             **report.summarise(tracker, statistics, self.sequence, settings.preset, None),
+            **({"lockstep": settings.lockstep} if in_turns else {}),
         }
         _write(self.path(settings.out, ".txt"), rows)
         _write(self.path(settings.out, ".json"), json.dumps(record, indent=2))
@@ -243,6 +244,7 @@ def _run(record: dict[str, Any]) -> Run:
             "cpu": f"{record['cpu']['name']}, {record['cpu']['threads']} of {record['cpu']['cores']} cores",
             "date": str(record["date"]),
             **versions,
+            **({"lockstep": f"{record['lockstep']} runs share the time"} if "lockstep" in record else {}),
         },
     )
 

@@ -1,9 +1,10 @@
-"""What all runs of an evaluation share, and the worker that does one after the other, whatever becomes of each."""
+"""What all runs of an evaluation share, and the worker that does them, whatever becomes of each."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,7 +14,8 @@ from .. import __version__
 from ..config import TrackerConfig
 from ..errors import InputError
 from ..frame_features import FeatureProvider, FrameFeatures
-from ..weights import NetworkWeights, load_weights
+from ..tracker import Tracker
+from ..weights import NetworkWeights
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Settings:
         device: as the tracker takes it.
         out: folder of the evaluation.
         features: what the tracker takes the features of boxes from.
+        lockstep: runs that one worker advances together, frame by frame.
     """
 
     config: TrackerConfig
@@ -32,6 +35,7 @@ class Settings:
     device: str
     out: Path
     features: FeatureProvider = FrameFeatures
+    lockstep: int = 1
 
 
 def fingerprint(config: TrackerConfig, weights: NetworkWeights, device_type: str) -> dict[str, Any]:
@@ -60,8 +64,15 @@ class Job(Protocol):
     def frames(self) -> int:
         """How many it takes."""
 
-    def run(self, settings: Settings, weights: NetworkWeights) -> Iterator[int]:
-        """Track, and write the files; yields the number of frames since the last time."""
+    @property
+    def seed(self) -> int:
+        """Of every random draw."""
+
+    def run(self, settings: Settings, tracker: Tracker) -> Iterator[int]:
+        """Track, and write the files; yields the number of frames since the last time.
+
+        In lockstep, it yields when the tracker has its next frame: then it is the others' turn.
+        """
 
     def failed(self, error: Exception, out: Path) -> str:
         """Note on disk what it was that :meth:`run` raised, and say it on one line."""
@@ -75,26 +86,54 @@ class Outcome:
 
 
 class Worker:
-    """Does jobs one after the other; the weights are loaded once."""
+    """Does jobs one after the other, or some in lockstep; all of them with one network."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._weights: NetworkWeights | None = None
+        self._tracker: Tracker | None = None
 
-    def run(self, job: Job) -> Iterator[int | Outcome]:
+    def run(self, job: Job) -> Generator[int | Outcome, None, None]:
         """Do it.
 
         Yields:
             What :meth:`Job.run` yields; last the outcome.
         """
+        settings = self._settings
         try:
-            if self._weights is None:
-                self._weights = load_weights(self._settings.weights, self._settings.config.network)
-            yield from job.run(self._settings, self._weights)
+            if self._tracker is None:
+                self._tracker = Tracker(
+                    settings.config, weights=settings.weights, device=settings.device, features=settings.features
+                )
+            tracker = self._tracker.beside(job.seed)
+            try:
+                yield from job.run(settings, tracker)
+            finally:
+                tracker.clear()
             outcome = Outcome(None)
         except Exception as error:  # whatever it is, the other jobs go on
-            outcome = Outcome(job.failed(error, self._settings.out))
+            outcome = Outcome(job.failed(error, settings.out))
         yield outcome
+
+    def run_all(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, int | Outcome]]:
+        """Do them, ``lockstep`` at a time: each in its turn, and where one ends, the next one begins.
+
+        Yields:
+            Jobs with what :meth:`run` yields.
+        """
+        waiting = iter(jobs)
+        running = [(job, self.run(job)) for job in islice(waiting, self._settings.lockstep)]
+        try:
+            while running:
+                for place in list(running):
+                    job, events = place
+                    event = next(events)
+                    if isinstance(event, Outcome):
+                        running.remove(place)
+                        running += [(job, self.run(job)) for job in islice(waiting, 1)]
+                    yield job, event
+        finally:
+            for _, events in running:
+                events.close()
 
 
 def reason_of(error: Exception) -> str:
