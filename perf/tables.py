@@ -3,7 +3,7 @@
 ``--write`` puts them into the texts, each between ``<!-- name -->`` and ``<!-- /name -->``.
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
 ``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
-``peers-cpu.json`` what ``python perf/peers.py`` writes.
+``peers-cpu.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def places() -> list[tuple[Path, str, str]]:
         (README, "accuracy", accuracy_table()),
         (README, "measured", tracking_table(load())),
         (README, "peers", peers_table()),
+        (README, "scaling", scaling_tables()),
         (CARD, "sequences", sequence_table()),
     ]
 
@@ -108,6 +109,47 @@ def sequence_table() -> str:
     return "\n".join(lines)
 
 
+def scaling_tables(folder: Path = RESULTS) -> str:
+    """Per device the plot, and a row for the base case and for the ends of what was varied."""
+    parts = [_scaling_table(path) for path in sorted(folder.glob("scaling-*.json"))]
+    return "\n\n".join(parts) or "Not recorded here yet."
+
+
+def _scaling_table(path: Path) -> str:
+    result = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        f"![Cost of a frame by size, targets, candidates and length](perf/results/{path.stem}.svg)",
+        "",
+        f"{_device(result)}, {result['date']}, milliseconds a frame:",
+        "",
+        "| preset | frame | targets | candidates | mean | median | mean / base | features / score / collect / update |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for preset, sweep in sorted(result["sweeps"].items(), reverse=True):
+        base = sweep["base"][0]["ms"]["mean"]
+        shown = [*sweep["base"]]
+        for axis in ("size", "candidates"):
+            shown += [*sweep[axis][:1], *sweep[axis][-1:]]
+        shown += [point for point in sweep["targets"] if point["targets"] == 4] + sweep["targets"][-1:]
+        rows = [row for k, row in enumerate(shown) if row not in shown[:k]]
+        for row in rows:
+            stages = " / ".join(
+                f"{row['stages_ms'][stage]:.1f}" for stage in ("features", "score", "collect", "update")
+            )
+            mean, median = row["ms"]["mean"], row["ms"]["median"]
+            cells = f"{row['targets']} | {row['candidates']} | {mean:.1f} | {median:.1f} | {mean / base:.2f} | {stages}"
+            lines.append(f"| {preset} | {row['size']} | {cells} |")
+    if length := result["length"]:
+        points, changes = length["points"], length["changes"]
+        settings = ", ".join(f"`{name}` {value}" for name, value in changes.items())
+        early, late = (
+            f"{point['ms']:.1f} ms and {point['resident_mb']:.0f} MB at frame {point['frame']}"
+            for point in (points[len(points) // 10], points[-1])
+        )
+        lines += ["", f"One long sequence (`{length['preset']}` with {settings}): {early}, {late}."]
+    return "\n".join(lines)
+
+
 def peers_table(path: Path = RESULTS / "peers-cpu.json") -> str:
     """A row per tracker, the fastest first, and a row per ratio with what is asked of it."""
     if not path.exists():
@@ -115,7 +157,7 @@ def peers_table(path: Path = RESULTS / "peers-cpu.json") -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
     names = list(result["sequences"])
     lines = [
-        f"{result['cpu']['name']}, {result['cpu']['threads']} threads, {result['date']}, fps of {', '.join(names)}:",
+        f"{_device(result)}, {result['date']}, fps of {', '.join(names)}:",
         "",
         f"| tracker | what it is | fps | {' / '.join(names)} | frames of each | first frame, s | precision | AUC |",
         "|---|---|---|---|---|---|---|---|",
@@ -152,8 +194,11 @@ def _with_spread(score: dict[str, Any], name: str) -> str:
 
 
 def _group(run: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    device = f"{run['cpu']['name']}, {run['cpu']['threads']} threads" if run["device"] == "cpu" else run["device"]
-    return run["sequence"], run["preset"], device, run["date"], run["weights"]["name"]
+    return run["sequence"], run["preset"], _device(run), run["date"], run["weights"]["name"]
+
+
+def _device(run: dict[str, Any]) -> str:
+    return f"{run['cpu']['name']}, {run['cpu']['threads']} threads" if run["device"] == "cpu" else str(run["device"])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import pytest
@@ -109,7 +110,7 @@ def test_peers_are_a_table(tables: ModuleType, tmp_path: Path) -> None:
     row = {"about": "one", "sequences": {"Deer": {"frames": 71, "fps": 4.0}}, "fps": 4.0, "precision": 0.5, "auc": 0.25}
     few = {"about": "two", "sequences": {"Deer": {"frames": 11, "fps": 9.0}}, "fps": 9.0, "first_frame_s": 1.25}
     result = {
-        "date": "2026-11-24", "cpu": {"name": "X", "threads": 2}, "sequences": {"Deer": 71},
+        "date": "2026-11-24", "cpu": {"name": "X", "threads": 2}, "device": "cpu", "sequences": {"Deer": 71},
         "trackers": {"a": row, "b": few},
         "ratios": [
             {"of": "a", "to": "b", "ratio": 0.4, "at_least": 5},
@@ -127,3 +128,40 @@ def test_peers_are_a_table(tables: ModuleType, tmp_path: Path) -> None:
     assert lines[-2:] == ["| a to b | 0.40 | 5 | **missed** |", "| b to a | 2.25 |  |  |"]
     with pytest.raises(ValueError, match="0 places"):
         tables.with_table("text", "peers", "table")
+
+
+def test_scaling_is_a_plot_and_a_table(tables: ModuleType, tmp_path: Path) -> None:
+    """The base case once, the ends of each axis, four targets, and what a long sequence comes to."""
+
+    def point(ms: float, size: str = "360p", targets: int = 1, candidates: int = 256) -> dict[str, Any]:
+        stages = {"features": ms / 2, "score": ms / 4, "collect": ms / 8, "update": ms / 8}
+        case = {"size": size, "targets": targets, "candidates": candidates}
+        return {**case, "ms": {"mean": ms, "median": ms - 1}, "stages_ms": stages}
+
+    sweep = {
+        "base": [point(8)],
+        "size": [point(8), point(9, "720p"), point(10, "4K")],
+        "candidates": [point(7, candidates=64), point(8), point(16, candidates=4096)],
+        "targets": [point(8), point(14, targets=4), point(20, targets=8)],
+    }
+    parts = [{"frame": 100 * k, "ms": 5.0 + k, "resident_mb": 700.0 + k} for k in range(1, 11)]
+    length = {"preset": "fast", "changes": {"candidates": 64}, "points": parts}
+    result = {"date": "2026-11-24", "device": "cuda H", "cpu": {}, "sweeps": {"paper": sweep}, "length": length}
+    (tmp_path / "scaling-h.json").write_text(json.dumps(result))
+    lines = tables.scaling_tables(tmp_path).splitlines()
+    assert "(perf/results/scaling-h.svg)" in lines[0] and lines[2] == "cuda H, 2026-11-24, milliseconds a frame:"
+    assert lines[6] == "| paper | 360p | 1 | 256 | 8.0 | 7.0 | 1.00 | 4.0 / 2.0 / 1.0 / 1.0 |"
+    cases = [line.split(" | ")[1:5] for line in lines[7:-2]]
+    assert cases == [
+        ["4K", "1", "256", "10.0"],
+        ["360p", "1", "64", "7.0"],
+        ["360p", "1", "4096", "16.0"],
+        ["360p", "4", "256", "14.0"],
+        ["360p", "8", "256", "20.0"],
+    ]
+    assert lines[-1].endswith("7.0 ms and 702 MB at frame 200, 15.0 ms and 710 MB at frame 1000.")
+
+
+def test_every_plot_of_the_readme_is_there() -> None:
+    for path in re.findall(r"!\[[^\]]*\]\((\S+)\)", README):
+        assert (ROOT / path).is_file(), path
