@@ -39,6 +39,7 @@ GOALS = (  # how many times as fast the first must be; None where the ratio is o
     ("paper", "MDNet's crops", 10.0),
     ("paper", "MDNet's crops, plain LRN", 10.0),
 )
+MORE_ACCURATE = (("fast", CSRT),)
 Runs = dict[str, dict[str, list[Run]]]
 """Tracker -> sequence -> repetitions."""
 
@@ -107,14 +108,16 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of the JSON: medians over the repetitions, means over the sequences."""
     weights = load_weights(DEFAULT_WEIGHTS, PRESETS["paper"].network)
+    trackers = {peer.name: _tracker_summary(peer, sequences, runs[peer.name]) for peer in peers}
     return {
         **run_environment(torch.device("cpu")),
         "weights": {"name": weights.name, "sha256": weights.sha256},
         "seed": options.seed,
         "repeat": options.repeat,
         "sequences": {name: len(sequence.images) for name, sequence in sequences.items()},
-        "trackers": {peer.name: _tracker_summary(peer, sequences, runs[peer.name]) for peer in peers},
+        "trackers": trackers,
         "ratios": list(_ratios(runs)),
+        "gains": list(_gains(trackers)),
     }
 
 
@@ -151,6 +154,13 @@ def _ratios(runs: Runs) -> Iterator[dict[str, Any]]:
             yield {"of": ours, "to": theirs, "ratio": speeds[0] / speeds[1], "fps": speeds, "at_least": at_least}
 
 
+def _gains(trackers: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """How much more accurate the first must be than the second: more at all."""
+    for ours, theirs in MORE_ACCURATE:
+        if all("auc" in trackers.get(name, {}) for name in (ours, theirs)):
+            yield {"of": ours, "to": theirs, "auc": trackers[ours]["auc"] - trackers[theirs]["auc"]}
+
+
 def _common_fps(runs: dict[str, list[Run]], other: dict[str, list[Run]]) -> float:
     return statistics.fmean(
         statistics.median(run.fps(len(other[name][0].marks)) for run in passes) for name, passes in runs.items()
@@ -164,6 +174,8 @@ def _in_words(result: dict[str, Any]) -> Iterator[str]:
     for row in result["ratios"]:
         asked = "" if row["at_least"] is None else f" (asked: {row['at_least']:g})"
         yield f"{row['of']} is {row['ratio']:.2f} times as fast as {row['to']}{asked}"
+    for row in result["gains"]:
+        yield f"{row['of']} has {row['auc']:+.3f} AUC beside {row['to']} (asked: more)"
 
 
 if __name__ == "__main__":

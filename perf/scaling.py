@@ -46,7 +46,7 @@ BASE_SIZE = "360p"
 TARGETS = (1, 2, 4, 8, 16, 32, 64)
 CANDIDATES = (64, 128, 256, 512, 1024, 2048, 4096)
 FIRST_FRAME: dict[str, Any] = {"bbox_regression_samples": 200, "first_positives": 100, "first_negatives": 500}
-LONG: dict[str, Any] = {"short_side": 180, "max_side": 320, "candidates": 64, "mining_negatives": 256}
+LONG: dict[str, Any] = {"short_side": 112, "max_side": 200, "candidates": 64, "mining_negatives": 128}
 """What makes 10,000 frames a matter of minutes; the memory of a target is as large as ever."""
 _STAGES = ("features", "score", "collect", "update")
 _MANY = 8  # above so many targets one period of updates is enough

@@ -180,6 +180,9 @@ def peers_table(path: Path = RESULTS / "peers-cpu.json") -> str:
         asked, ratio = row["at_least"], row["ratio"]
         verdict = ["", ""] if asked is None else [f"{asked:g}", "held" if ratio >= asked else "**missed**"]
         lines.append(f"| {row['of']} to {row['to']} | {ratio:.2f} | {' | '.join(verdict)} |")
+    for row in result["gains"]:
+        verdict = ["more", "held" if row["auc"] > 0 else "**missed**"]
+        lines.append(f"| {row['of']} to {row['to']}, AUC | {row['auc']:+.3f} | {' | '.join(verdict)} |")
     return "\n".join(lines)
 
 

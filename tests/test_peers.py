@@ -172,6 +172,7 @@ def test_every_tracker_runs_and_is_summed_up(
     assert ratios["paper", "RT-MDNet's scheme"]["at_least"] == 1.5
     for ratio in ratios.values():
         assert ratio["ratio"] == pytest.approx(ratio["fps"][0] / ratio["fps"][1]) and ratio["ratio"] > 0
+    assert len(found["gains"]) == ("fast" in PRESETS)
     assert "paper is" in capsys.readouterr().out
 
 
@@ -204,7 +205,7 @@ def test_csrt_gives_its_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_passes_count_by_their_median_and_frames_that_both_have_seen(tmp_path: Path) -> None:
     from peer_runs import PEERS, Run
-    from peers import _ratios, _tracker_summary
+    from peers import _gains, _ratios, _tracker_summary
 
     from fdn_triton.sequence import open_sequence
 
@@ -220,6 +221,9 @@ def test_passes_count_by_their_median_and_frames_that_both_have_seen(tmp_path: P
     runs = {"paper": {"Bird2": [slow_later]}, "RT-MDNet's scheme": {"Bird2": [Run(truth[:3], 1, [0, 2, 4])]}}
     (ratio,) = _ratios(runs)
     assert ratio["ratio"] == pytest.approx(2) and ratio["fps"] == pytest.approx([1, 0.5])
+    (gain,) = _gains({"fast": {"auc": 0.5}, "CSRT": {"auc": 0.625}})
+    assert gain == {"of": "fast", "to": "CSRT", "auc": -0.125}
+    assert list(_gains({"fast": {"auc": 0.5}, "CSRT": {"fps": 1}})) == [], "complete runs only"
 
 
 def test_speed_is_of_the_frames_after_the_first() -> None:

@@ -116,6 +116,7 @@ def test_peers_are_a_table(tables: ModuleType, tmp_path: Path) -> None:
             {"of": "a", "to": "b", "ratio": 0.4, "at_least": 5},
             {"of": "b", "to": "a", "ratio": 2.25, "at_least": None},
         ],
+        "gains": [{"of": "a", "to": "b", "auc": -0.0125}],
     }  # fmt: skip
     path = tmp_path / "peers.json"
     path.write_text(json.dumps(result))
@@ -125,7 +126,8 @@ def test_peers_are_a_table(tables: ModuleType, tmp_path: Path) -> None:
         "| b | two | 9.00 | 9.00 | 11 | 1.2 |  |  |",
         "| a | one | 4.00 | 4.00 | all |  | 0.500 | 0.250 |",
     ]
-    assert lines[-2:] == ["| a to b | 0.40 | 5 | **missed** |", "| b to a | 2.25 |  |  |"]
+    assert lines[-3:-1] == ["| a to b | 0.40 | 5 | **missed** |", "| b to a | 2.25 |  |  |"]
+    assert lines[-1] == "| a to b, AUC | -0.013 | more | **missed** |"
     with pytest.raises(ValueError, match="0 places"):
         tables.with_table("text", "peers", "table")
 
