@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from .errors import InputError
 
@@ -29,3 +30,8 @@ def choose_device(name: str | torch.device) -> torch.device:
             last = torch.cuda.device_count() - 1
             raise InputError(f"device {name!r} asked for, but the last GPU is cuda:{last}")
     return device
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device, through pinned memory for a GPU: the host does not wait for that."""
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)

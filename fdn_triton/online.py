@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from .device import upload
 from .fine_tuning import FineTuner, SampleRows
 
 
@@ -58,13 +59,17 @@ class SampleMemory:
 
     def append(self, features: Tensor) -> None:
         """Remember the samples [n, width] of one more frame; the oldest frame is forgotten when the memory is full."""
-        rows = (self._next_row + torch.arange(len(features), device=features.device)) % self._capacity + self._first_row
-        self.pool[rows] = features
-        self._frame_rows.append(rows)
-        self._next_row = (self._next_row + len(features)) % self._capacity
+        n, start = len(features), self._next_row
+        before_end = min(n, self._capacity - start)
+        first = self._first_row + start
+        self.pool[first : first + before_end] = features[:before_end]
+        if before_end < n:  # round to the first row
+            self.pool[self._first_row : self._first_row + n - before_end] = features[before_end:]
+        self._frame_rows.append((start + torch.arange(n, device="cpu")) % self._capacity + self._first_row)
+        self._next_row = (start + n) % self._capacity
 
     def of_last(self, frames: int) -> Tensor:
-        """The pool's rows [n] that hold the samples of the most recent ``frames`` frames."""
+        """The pool's rows [n] that hold the samples of the most recent ``frames`` frames; on the host."""
         return torch.cat(list(self._frame_rows)[-frames:])
 
 
@@ -73,15 +78,46 @@ class Lesson(NamedTuple):
 
     Attributes:
         target: the head's.
-        positives: [p] int64, rows of a feature matrix.
+        positives: [p] int64, rows of a feature matrix; on the host.
         negatives: [n] int64, rows of the same matrix.
-        generator: draws the batches and the dropout.
+        generator: draws the batches and the dropout; on the host.
     """
 
     target: int
     positives: Tensor
     negatives: Tensor
     generator: torch.Generator
+
+
+class DropoutTable:
+    """Dropout factors for many heads by one launch, each head's drawn from a generator of its own.
+
+    A device's generator draws for one head at a time, launch after launch. Here a long row of factors is drawn once,
+    and a head reads it from a place that its generator on the host chooses: what it gets does not depend on the others.
+    (Evolution strategies share a table of noise in the same way: Salimans et al., 2017.)
+
+    Args:
+        dropout: the share that is dropped.
+        device: of the factors.
+        length: of the row; 2**22 factors are 32 times what an iteration reads.
+    """
+
+    def __init__(self, dropout: float, device: torch.device, length: int = 1 << 22) -> None:
+        generator = torch.Generator(device).manual_seed(0)
+        row = torch.empty(length, dtype=torch.float32, device=device)
+        self._row = row.bernoulli_(1 - dropout, generator=generator).div_(1 - dropout)
+
+    def places(self, count: int, size: int, generators: Sequence[torch.Generator]) -> Tensor:
+        """[count, S] on the device: where each of S heads reads ``size`` factors, ``count`` times."""
+        last = len(self._row) - size
+        drawn = [torch.randint(last + 1, (count,), generator=generator, device="cpu") for generator in generators]
+        return upload(torch.stack(drawn, dim=1), self._row.device)
+
+    def read(self, places: Tensor, keep: Tensor) -> None:
+        """Fill ``keep`` [S, ...] from the places [S]."""
+        size = keep[0].numel()
+        everywhere = self._row.as_strided((len(self._row) - size + 1, size), (1, 1))
+        torch.index_select(everywhere, 0, places, out=keep.view(len(keep), size))
 
 
 def fine_tune(
@@ -91,11 +127,13 @@ def fine_tune(
     learning_rate: float,
     iterations: int,
     loss_threshold: float | None,
+    dropout: DropoutTable | None = None,
 ) -> list[tuple[int, float]]:
     """Fine-tune heads on rows of the features [R, 4608].
 
     Each iteration takes ``batch_positives`` random positives and mines its negatives among ``mining_negatives`` random
-    ones. A head's first iteration whose loss is below ``loss_threshold`` is its last one.
+    ones. A head's first iteration whose loss is below ``loss_threshold`` is its last one. Dropout comes from the table,
+    or else, as is best on a CPU, from the lessons' generators.
 
     Returns:
         Per lesson the iterations taken and the last loss (0 and NaN without iterations).
@@ -107,7 +145,7 @@ def fine_tune(
     return [
         result
         for group in groups
-        for result in _fine_tune_group(tuner, features, group, learning_rate, iterations, threshold)
+        for result in _fine_tune_group(tuner, features, group, learning_rate, iterations, threshold, dropout)
     ]
 
 
@@ -118,21 +156,28 @@ def _fine_tune_group(
     learning_rate: float,
     iterations: int,
     threshold: float,
+    dropout: DropoutTable | None,
 ) -> list[tuple[int, float]]:
     config = tuner.config
     positives, negatives = [], []
     for lesson in lessons:
         positives.append(_batches(lesson.positives, iterations, config.batch_positives, lesson.generator))
         negatives.append(_batches(lesson.negatives, iterations, config.mining_negatives, lesson.generator))
-    batches = zip(torch.stack(positives, dim=1), torch.stack(negatives, dim=1), strict=True)
+    rows = [upload(torch.stack(drawn, dim=1), features.device) for drawn in (positives, negatives)]
 
     tuner.begin([lesson.target for lesson in lessons], learning_rate)
     keep = tuner.new_keep()
+    places = None
+    if dropout is not None:
+        places = dropout.places(iterations, keep[0].numel(), [lesson.generator for lesson in lessons])
     results = [(0, math.nan)] * len(lessons)
     running = list(range(len(lessons)))
-    for number, (positive_rows, negative_rows) in enumerate(batches, start=1):
-        for head in running:
-            _draw_dropout(keep[head], config.dropout, lessons[head].generator)
+    for number, (positive_rows, negative_rows) in enumerate(zip(*rows, strict=True), start=1):
+        if dropout is not None and places is not None:
+            dropout.read(places[number - 1], keep)
+        else:
+            for head in running:
+                _draw_dropout(keep[head], config.dropout, lessons[head].generator)
         losses = tuner.iterate(SampleRows(features, positive_rows, negative_rows), keep)
         if threshold == -math.inf and number < iterations:
             continue
@@ -150,7 +195,7 @@ def _fine_tune_group(
 
 
 def _batches(rows: Tensor, count: int, size: int, generator: torch.Generator) -> Tensor:
-    """[count, size] of the rows [n]: all of them in random order, reshuffled when used up."""
+    """[count, size] of the rows [n]: all of them in random order, reshuffled when used up; on the host."""
     n = len(rows)
     passes = -(-count * size // n)
     shuffles = [torch.randperm(n, generator=generator, device=rows.device) for _ in range(passes)]

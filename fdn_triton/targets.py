@@ -21,7 +21,7 @@ from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
 from .fine_tuning import FineTuner
 from .heads import Heads
-from .online import Lesson, SampleMemory, Update, fine_tune
+from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune
 from .sampling import rounded
 from .target_sampling import TargetSampler
 from .view import View
@@ -55,6 +55,8 @@ class Target:
         view: the video that it is in.
         box_xywh: [4], where it is searched from, pixels of the resized frame.
         slot: of the pool, where its memories are.
+        generator: of the boxes that are drawn, on the device.
+        batch_generator: of what fine-tuning draws, on the host; on a CPU it is the same one.
         frames: seen so far.
         translation: spread of the candidates' centres, target sizes.
     """
@@ -64,6 +66,7 @@ class Target:
     box_xywh: Tensor
     slot: int
     generator: torch.Generator
+    batch_generator: torch.Generator
     positives: SampleMemory
     negatives: SampleMemory
     translation: float
@@ -85,6 +88,7 @@ class Targets:
         self._tensors = tensors
         self._device = device
         self._together = device.type != "cpu"  # fine-tune the heads of several targets at once
+        self._dropout = DropoutTable(config.dropout, device) if self._together and config.dropout else None
         self._targets: list[Target] = []
         self._heads = Heads([], [])
         self._tuner: FineTuner | None = None
@@ -122,13 +126,16 @@ class Targets:
         known, n_positives = len(self._targets), SampleMemory.capacity(*self._positives)
         for id_, box_xywh, slot in zip(ids, boxes_xywh, self._free_slots(len(ids)), strict=True):
             first_row = slot * self._rows
+            generator = torch.Generator(self._device).manual_seed(seed)
+            on_host = self._device.type == "cpu"
             self._targets.append(
                 Target(
                     id=id_,
                     view=view,
                     box_xywh=box_xywh,
                     slot=slot,
-                    generator=torch.Generator(self._device).manual_seed(seed),
+                    generator=generator,
+                    batch_generator=generator if on_host else torch.Generator("cpu").manual_seed(seed),
                     positives=SampleMemory(self._pool, first_row, *self._positives),
                     negatives=SampleMemory(self._pool, first_row + n_positives, *self._negatives),
                     translation=self.config.search_translation,
@@ -195,15 +202,16 @@ class Targets:
             target.positives.append(features[: len(positives)])
             target.negatives.append(of_boxes(sampler.remembered_negatives(box)))
         with target.view.clock.stage("update"):
-            rows = torch.arange(len(features), device=self._device)
+            rows = torch.arange(len(features), device="cpu")
             assert self._tuner is not None
             ((iterations, loss),) = fine_tune(
                 self._tuner,
                 features,
-                [Lesson(t, rows[: len(positives)], rows[len(positives) :], target.generator)],
+                [Lesson(t, rows[: len(positives)], rows[len(positives) :], target.batch_generator)],
                 config.first_learning_rate,
                 config.first_iterations,
                 config.first_loss_threshold,
+                self._dropout,
             )
         return Update("first", iterations, loss)
 
@@ -355,7 +363,7 @@ class Targets:
                 self._targets.index(targets[i]),
                 targets[i].positives.of_last(config.long_memory if success[i] else config.short_memory),
                 targets[i].negatives.of_last(config.short_memory),
-                targets[i].generator,
+                targets[i].batch_generator,
             )
             for i in learning
         ]
@@ -367,6 +375,7 @@ class Targets:
             config.update_learning_rate,
             config.update_iterations,
             config.loss_threshold,
+            self._dropout,
         )
         updates: list[Update | None] = [None] * len(targets)
         for i, result in zip(learning, results, strict=True):

@@ -21,6 +21,7 @@ from fdn_triton.demo import clip_path
 from fdn_triton.errors import InputError
 from fdn_triton.frame import network_input
 from fdn_triton.ground_truth import read_otb_boxes
+from fdn_triton.online import DropoutTable
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import NetworkWeights, untrained_weights
 
@@ -189,6 +190,26 @@ def test_heads_trained_together_come_and_go() -> None:
         np.testing.assert_allclose(one.scores, other.scores, rtol=0.01, atol=0.01)
         np.testing.assert_allclose(one.boxes_xywh, other.boxes_xywh, atol=0.1)
         assert [u and u.kind for u in one.updates] == [u and u.kind for u in other.updates]
+
+
+def test_heads_that_share_a_table_of_dropout_learn_as_each_alone() -> None:
+    """What a GPU does, but for the device: up to the rounding of batched products."""
+
+    def run(boxes_xywh: Sequence[Boxes]) -> list[TrackResult]:
+        tracker = tracker_of()
+        tracker._targets._together = True
+        tracker._targets._dropout = DropoutTable(0.5, torch.device("cpu"), length=200_000)
+        tracker.init(image(1), boxes_xywh)
+        return follow(tracker, 2, 8)
+
+    with recorded_graphs():
+        both = run([OWL[0], OTHER])
+        apart = [run([OWL[0]]), run([OTHER])]
+    for target, results in enumerate(apart):
+        for one, together in zip(results, both, strict=True):
+            np.testing.assert_allclose(together.boxes_xywh[target], one.boxes_xywh[0], atol=0.1)
+            np.testing.assert_allclose(together.scores[target], one.scores[0], rtol=0.01, atol=0.01)
+    assert any(update for result in both for update in result.updates)
 
 
 def test_an_added_frame_of_another_size_rescales_the_video() -> None:

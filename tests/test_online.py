@@ -16,7 +16,7 @@ from torch import Tensor
 from fdn_triton.config import TrackerConfig
 from fdn_triton.fine_tuning import FineTuner, SampleRows
 from fdn_triton.heads import Heads
-from fdn_triton.online import Lesson, SampleMemory, _batches, _draw_dropout, fine_tune
+from fdn_triton.online import DropoutTable, Lesson, SampleMemory, _batches, _draw_dropout, fine_tune
 
 
 @settings(max_examples=150, deadline=None)
@@ -211,14 +211,14 @@ def test_the_host_waits_for_a_gpu_once_an_iteration_at_most() -> None:
         weights = [torch.randn(3, n, m, device="cuda", generator=generator) for n, m in ((16, 20), (16, 16), (2, 16))]
         heads = Heads(weights, [torch.ones(3, n, device="cuda") for n in (16, 16, 2)])
         tuner = FineTuner(heads, CONFIG, together=True, captured=features)
-        rows = torch.arange(200, device="cuda")
-        group = [Lesson(t, rows[:100], rows[100:], torch.Generator("cuda").manual_seed(t)) for t in (2, 0)]
-        fine_tune(tuner, features, group, 0.1, 1, None)  # captures
+        rows, dropout = torch.arange(200), DropoutTable(CONFIG.dropout, torch.device("cuda"))
+        group = [Lesson(t, rows[:100], rows[100:], torch.Generator().manual_seed(t)) for t in (2, 0)]
+        fine_tune(tuner, features, group, 0.1, 1, None, dropout)  # captures
         torch.cuda.set_sync_debug_mode("warn")
         try:
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
-                fine_tune(tuner, features, group, 0.1, iterations, 0.0)
+                fine_tune(tuner, features, group, 0.1, iterations, 0.0, dropout)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         return len(warned)
@@ -263,6 +263,53 @@ def test_dropout_keeps_the_mean_and_drops_the_stated_share() -> None:
         # 150,000 draws a layer: 0.01 is more than seven standard deviations.
         assert (keep == 0).float().mean(dim=(1, 2)).tolist() == pytest.approx([p, p], abs=0.01)
         assert not torch.equal(keep[0], keep[1])
+
+
+def test_the_table_gives_each_head_what_it_would_have_alone() -> None:
+    table = DropoutTable(0.2, torch.device("cpu"), length=5000)
+    seeds = (5, 3, 5)
+    places = table.places(4, 600, [torch.Generator().manual_seed(seed) for seed in seeds])
+    assert places.shape == (4, 3)
+    together, alone = torch.ones(3, 2, 300), torch.ones(1, 2, 300)
+    for number in range(4):
+        table.read(places[number], together)
+        assert set(together.unique().tolist()) == {0.0, 1.25}
+        assert torch.equal(together[0], together[2]) and not torch.equal(together[0], together[1])
+        table.read(table.places(4, 600, [torch.Generator().manual_seed(3)])[number], alone)
+        assert torch.equal(alone[0], together[1])
+
+
+def test_the_table_drops_the_stated_share_everywhere() -> None:
+    """Places are spread evenly up to the last, and all that is read keeps the mean."""
+    for p in (0.5, 0.2):
+        table, keep = DropoutTable(p, torch.device("cpu"), length=1 << 20), torch.empty(64, 2, 5000)
+        places = table.places(1, 10_000, [torch.Generator().manual_seed(seed) for seed in range(64)])
+        table.read(places[0], keep)
+        assert (keep == 0).float().mean().item() == pytest.approx(p, abs=0.01)
+        assert keep.mean().item() == pytest.approx(1, abs=0.01)
+    small = DropoutTable(0.5, torch.device("cpu"), length=12)
+    places = small.places(4000, 10, [torch.Generator().manual_seed(0)])
+    # 4000 draws of one in three: five standard deviations are 149.
+    assert (places.flatten().bincount(minlength=3) - 1333).abs().max() < 149
+    last = torch.empty(1, 1, 10)
+    small.read(torch.tensor([2]), last)
+    assert torch.equal(last.flatten(), small._row[2:])
+
+
+def test_heads_together_draw_dropout_from_the_table_as_each_alone() -> None:
+    """Though they stop at different iterations: rows, dropout and the generators afterwards."""
+    losses = [[0.5, 0.5, 0.001], [0.001, 0.5, 0.5], [0.5, 0.001, 0.5]]
+    table = DropoutTable(0.5, torch.device("cpu"), length=1000)
+    together, group = ScriptedTuner(losses, together=True), lessons(3)
+    fine_tune(together, torch.ones(300, 2), group, 0.1, 3, 0.01, table)
+    for s, lesson in enumerate(lessons(3)):
+        alone = ScriptedTuner([[loss[s]] for loss in losses])
+        fine_tune(alone, torch.ones(300, 2), [lesson], 0.1, 3, 0.01, table)
+        for mine, ours in zip(alone.steps, together.steps, strict=False):
+            assert [mine[0][0], mine[1][0]] == [ours[0][s], ours[1][s]]
+            assert torch.equal(mine[2][0], ours[2][s])
+            assert set(mine[2].unique().tolist()) == {0.0, 2.0}
+        assert torch.equal(lesson.generator.get_state(), group[s].generator.get_state())
 
 
 def test_dropout_is_drawn_anew_in_every_iteration() -> None:
