@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
+from .device import upload
 from .heads import BACKGROUND, TARGET, Heads
 
 
@@ -84,8 +85,9 @@ class FineTuner:
         count = len(self._targets)
         if self.together:
             self._trained = self._copies[:count]
+            self._places = upload(torch.tensor(self._targets, device="cpu"), self._rates.device)
             for copy, stacked in zip(self._trained.parameters(), self.heads.parameters(), strict=True):
-                torch.stack([stacked[target] for target in self._targets], out=copy)
+                torch.index_select(stacked, 0, self._places, out=copy)
         else:
             (target,) = self._targets
             self._trained = self.heads[target : target + 1]
@@ -134,8 +136,7 @@ class FineTuner:
         if not self.together:
             return
         for copy, stacked in zip(self._trained.parameters(), self.heads.parameters(), strict=True):
-            for learnt, target in zip(copy, self._targets, strict=True):
-                stacked[target] = learnt
+            stacked.index_copy_(0, self._places, copy)
 
     def _iterate(self, samples: SampleRows, keep: Tensor) -> Tensor:
         weights, biases = self._trained.weights, self._trained.biases

@@ -6,12 +6,14 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdn_triton.config import TrackerConfig
 from fdn_triton.fine_tuning import FineTuner, SampleRows
@@ -310,6 +312,35 @@ def test_heads_together_draw_dropout_from_the_table_as_each_alone() -> None:
             assert torch.equal(mine[2][0], ours[2][s])
             assert set(mine[2].unique().tolist()) == {0.0, 2.0}
         assert torch.equal(lesson.generator.get_state(), group[s].generator.get_state())
+
+
+def test_an_iteration_takes_as_many_launches_for_many_heads_as_for_two() -> None:
+    """What a GPU does, counted in operations on a CPU."""
+
+    class Counted(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.operations = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.operations += 1
+            return func(*args, **(kwargs or {}))
+
+    def operations(count: int, iterations: int) -> int:
+        like = torch.ones(count, 1, 1)
+        heads = Heads(
+            [torch.randn(count, n, m) for n, m in ((6, 5), (6, 6), (2, 6))],
+            [like.new_ones(count, n) for n in (6, 6, 2)],
+        )
+        tuner = FineTuner(heads, CONFIG, together=True)
+        rows, table = torch.arange(200), DropoutTable(0.5, torch.device("cpu"), length=1000)
+        group = [Lesson(t, rows[:100], rows[100:], torch.Generator().manual_seed(t)) for t in range(count)]
+        with Counted() as counted:
+            fine_tune(tuner, torch.randn(200, 5), group, 0.1, iterations, -1.0, table)
+        return counted.operations
+
+    few, many = ([operations(count, iterations) for iterations in (4, 9)] for count in (2, 12))
+    assert many[1] - many[0] == few[1] - few[0] > 0
 
 
 def test_dropout_is_drawn_anew_in_every_iteration() -> None:
