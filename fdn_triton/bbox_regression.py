@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -40,20 +41,30 @@ class BoxRegressor:
         self._weight = features.T @ dual
         self._bias = dual.sum(dim=0)
 
+    @classmethod
+    def stacked(cls, regressors: Sequence[BoxRegressor]) -> BoxRegressor:
+        """Several as one."""
+        stacked = cls.__new__(cls)
+        stacked._weight = torch.stack([one._weight for one in regressors])
+        stacked._unwhiten = torch.stack([one._unwhiten for one in regressors])
+        stacked._bias = torch.stack([one._bias for one in regressors])[:, None]
+        stacked._mean = torch.stack([one._mean for one in regressors])[:, None]
+        return stacked
+
     def refine(self, features: Tensor, boxes_xywh: Tensor) -> Tensor:
         """Corrected boxes.
 
         Args:
-            features: [K, d].
-            boxes_xywh: [K, 4].
+            features: [K, d]; [S, K, d] of stacked regressors.
+            boxes_xywh: [K, 4]; [S, K, 4].
 
         Returns:
-            [K, 4].
+            The shape of the boxes.
         """
         offsets = (features @ self._weight + self._bias) @ self._unwhiten + self._mean
-        wh = boxes_xywh[:, 2:]
-        center = centers(boxes_xywh) + offsets[:, :2] * wh
-        return from_centers(center, wh * offsets[:, 2:].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp())
+        wh = boxes_xywh[..., 2:]
+        center = centers(boxes_xywh) + offsets[..., :2] * wh
+        return from_centers(center, wh * offsets[..., 2:].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp())
 
 
 def _offsets(boxes_xywh: Tensor, target_xywh: Tensor) -> Tensor:

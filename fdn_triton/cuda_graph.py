@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+_Output = TypeVar("_Output")  # a tensor or a tuple of some
+
 _WARM_UP = 3  # runs before the capture: what libraries and compilers do at a first call cannot be captured
 
 
-class CapturedSequence:
+class CapturedSequence(Generic[_Output]):
     """A function of tensors on a CUDA device, as a graph.
 
     What the function does must depend on the shapes of its inputs only, and must not wait for the device: no values
@@ -25,10 +28,10 @@ class CapturedSequence:
 
     def __init__(
         self,
-        function: Callable[..., Tensor],
+        function: Callable[..., _Output],
         inputs: Sequence[Tensor],
         changed: Sequence[Tensor],
-        shares_with: CapturedSequence | None = None,
+        shares_with: CapturedSequence[_Output] | None = None,
     ) -> None:
         device = inputs[0].device
         self._inputs = [tensor.clone() for tensor in inputs]
@@ -48,7 +51,7 @@ class CapturedSequence:
             with torch.cuda.graph(self._graph, pool=memory, stream=stream, capture_error_mode="thread_local"):
                 self._output = function(*self._inputs)
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def __call__(self, *inputs: Tensor) -> _Output:
         """What the function returns for the inputs; valid until a call of one with the same memory."""
         for static, tensor in zip(self._inputs, inputs, strict=True):
             static.copy_(tensor)

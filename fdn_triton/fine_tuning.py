@@ -77,7 +77,7 @@ class FineTuner:
         self._loss_weights = like.new_zeros(n, 2)
         self._loss_weights[: config.batch_positives, TARGET] = -1 / n
         self._loss_weights[config.batch_positives :, BACKGROUND] = -1 / n
-        self._graphs: dict[int, CapturedSequence] = {}
+        self._graphs: dict[int, CapturedSequence[Tensor]] = {}
 
     def begin(self, targets: Sequence[int], learning_rate: float) -> None:
         """Turn to the heads of S targets, of only one unless ``together``, with zero momentum."""

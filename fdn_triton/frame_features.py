@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .backbone import POOL, POOL_PADDING, POOL_STRIDE, POOLED_LAYERS, Backbone, normalise_and_pool
 from .config import STRIDE
+from .cuda_graph import CapturedSequence
 from .frame import network_input
 from .rectangle import NOTHING, Rectangle
 from .resampling import BLOCK, FrameResampler
@@ -63,6 +64,9 @@ class FrameFeatures:
         self.frame_hw = frame_hw
         self._backbone = backbone
         self._mean = mean
+        self._capture = backbone.device.type == "cuda"
+        self._graph: CapturedSequence[Tensor] | None = None
+        self._graph_hw: tuple[int, ...] = ()
         self._stages: list[_Stage] = []
         if backbone.device.type == "cpu":
             convolutions = backbone.convolutions()
@@ -81,7 +85,7 @@ class FrameFeatures:
     def begin(self, image: Tensor) -> None:
         """Start on a new frame: uint8 [H, W, 3], RGB, not changed until the next one."""
         if not self._stages:
-            self._features = self._backbone(network_input(image, self.frame_hw, self._mean))
+            self._features = self._whole(image.to(self._mean.device))
             return
         self._frame.begin(image)
         for stage in self._stages:
@@ -105,6 +109,29 @@ class FrameFeatures:
         """RoI features [..., 4608] of the boxes [..., 4], in pixels of the resized frame."""
         self.require(boxes_xywh)
         return self._backbone.roi_features(self._features, boxes_xywh)
+
+    def _whole(self, image: Tensor) -> Tensor:
+        """Features of the whole frame, in one launch where it is captured: valid until the next frame."""
+        if not self._capture:
+            return self._convolved(image)
+        if self._graph is None or self._graph_hw != tuple(image.shape[:2]):
+            self._graph, self._graph_hw = (
+                CapturedSequence(self._convolved, (image,), changed=()),
+                tuple(image.shape[:2]),
+            )
+        return self._graph(image)
+
+    def _convolved(self, image: Tensor) -> Tensor:
+        return self._backbone(network_input(image, self.frame_hw, self._mean, self._backbone.dtype))
+
+    @property
+    def whole_map(self) -> Tensor | None:
+        """Features of the whole frame [1, 512, ., .]; None where they are computed as far as they are needed."""
+        return None if self._stages else self._features
+
+    def of_map(self, whole_map: Tensor, boxes_xywh: Tensor) -> Tensor:
+        """As :meth:`of_boxes`, from a map like :attr:`whole_map`."""
+        return self._backbone.roi_features(whole_map, boxes_xywh)
 
     def _cells(self, boxes_xywh: Tensor) -> Rectangle:
         """The cells of the last map that the RoI layer may read for the boxes [N, 4]."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .backbone import ROI_FEATURES
 from .config import NetworkConfig
+from .device import upload
 from .kernels import score_heads
 
 HIDDEN = 512
@@ -66,7 +67,8 @@ class Heads:
         """The heads of some targets: these for all of them in order, else copies."""
         if list(targets) == list(range(len(self))):
             return self
-        return Heads([weight[list(targets)] for weight in self.weights], [bias[list(targets)] for bias in self.biases])
+        rows = upload(torch.tensor(targets, device="cpu"), self.weights[0].device)
+        return Heads([weight[rows] for weight in self.weights], [bias[rows] for bias in self.biases])
 
     @classmethod
     def joined(cls, first: Heads, second: Heads) -> Heads:

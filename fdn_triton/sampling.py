@@ -16,6 +16,7 @@ whole    a grid over the whole frame    * 1.05^k, k in -5..5
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -46,12 +47,12 @@ class BoxSampler:
     def gaussian(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:
         """[count, 4] boxes normally distributed around ``target_xywh`` [4]."""
         noise = target_xywh.new_empty(count, 3).normal_(0, 0.5, generator=self.generator).clamp_(-1, 1)
-        return self._shifted_and_scaled(target_xywh, noise, translation, scale)
+        return self.around(target_xywh, noise, translation, scale)
 
     def uniform(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:
         """[count, 4] boxes uniformly distributed around ``target_xywh`` [4]."""
         noise = self._rand(count, 3, target_xywh) * 2 - 1
-        return self._shifted_and_scaled(target_xywh, noise, translation, scale)
+        return self.around(target_xywh, noise, translation, scale)
 
     def aspect(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:
         """[count, 4] boxes of varying aspect ratio around ``target_xywh`` [4]."""
@@ -83,10 +84,21 @@ class BoxSampler:
     def _rand(self, count: int, columns: int, like: Tensor) -> Tensor:
         return like.new_empty(count, columns).uniform_(generator=self.generator)
 
-    def _shifted_and_scaled(self, target_xywh: Tensor, noise: Tensor, translation: float, scale: float) -> Tensor:
-        wh = target_xywh[2:]
-        center = centers(target_xywh) + translation * wh.mean() * noise[:, :2]
-        return self._inside(center, wh * self.scale_step ** (scale * noise[:, 2:]), target_xywh)
+    def around(self, target_xywh: Tensor, noise: Tensor, translation: float | Tensor, scale: float) -> Tensor:
+        """What :meth:`gaussian` and :meth:`uniform` make of their draws, for any number of targets at once.
+
+        Args:
+            target_xywh: [..., 4].
+            noise: [..., count, 3] in [-1, 1]: shifts along x and y, and the exponent.
+            translation: spread of the shifts, target sizes; a number, or [..., 1, 1] for each target.
+            scale: spread of the exponents.
+
+        Returns:
+            [..., count, 4].
+        """
+        wh = target_xywh[..., None, 2:]
+        center = centers(target_xywh)[..., None, :] + translation * wh.mean(dim=-1, keepdim=True) * noise[..., :2]
+        return self._inside(center, wh * self.scale_step ** (scale * noise[..., 2:]), target_xywh)
 
     def _inside(self, center: Tensor, size: Tensor, target_xywh: Tensor) -> Tensor:
         """Sizes within the limits, centres within the frame.
@@ -94,8 +106,8 @@ class BoxSampler:
         The limits never exclude the target's own size and centre: one that is smaller than ``min_size``, larger than
         the frame or for the most part outside still has samples that overlap it well.
         """
-        frame = torch.tensor(self.frame_wh, dtype=size.dtype, device=size.device)
-        target_wh, target_center = target_xywh[2:], centers(target_xywh)
+        frame = _constant(self.frame_wh, size.dtype, size.device)
+        target_wh, target_center = target_xywh[..., None, 2:], centers(target_xywh)[..., None, :]
         least = target_wh.clamp(max=self.min_size)
         largest = torch.maximum(frame - self.min_size, target_wh)
         size = torch.minimum(torch.maximum(size, least), largest)
@@ -107,9 +119,36 @@ class BoxSampler:
 
 def rounded(boxes_xywh: Tensor, to: tuple[float, float]) -> Tensor:
     """Boxes [..., 4] rounded to multiples of the width and height ``to``, of at least one in size."""
-    unit = torch.tensor(to, dtype=boxes_xywh.dtype, device=boxes_xywh.device)
+    unit = _constant(to, boxes_xywh.dtype, boxes_xywh.device)
     xy, wh = (boxes_xywh[..., :2] / unit).round(), (boxes_xywh[..., 2:] / unit).round().clamp(min=1)
     return torch.cat((xy * unit, wh * unit), dim=-1)
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Made once: a copy from the host waits for a GPU."""
+    return torch.tensor(values, dtype=dtype, device=device)
+
+
+def first_accepted(boxes_xywh: Tensor, accepted: Tensor, otherwise: Tensor, at_most: int) -> tuple[Tensor, Tensor]:
+    """:func:`overlapping` and :func:`apart` for any number of targets, in shapes that do not depend on the values.
+
+    Args:
+        boxes_xywh: [..., N, 4].
+        accepted: [..., N] bool.
+        otherwise: [...] the box that is taken where none is accepted.
+        at_most: boxes taken.
+
+    Returns:
+        [..., n, 4] and [...]: n is the smaller of ``at_most`` and N; the first so many of the n boxes are the first
+        accepted ones, in order, the others mean nothing.
+    """
+    # A stable sort brings the accepted ones to the front, in order.
+    order = (~accepted).to(torch.int32).argsort(dim=-1, stable=True)[..., :at_most]
+    count = accepted.sum(dim=-1).clamp(max=order.shape[-1])
+    first = torch.where(count == 0, otherwise, order[..., 0])
+    order = torch.cat((first[..., None], order[..., 1:]), dim=-1)
+    return boxes_xywh.gather(-2, order[..., None].expand(*order.shape, 4)), count.clamp(min=1)
 
 
 def overlapping(boxes_xywh: Tensor, target_xywh: Tensor, above: float, at_most: int) -> Tensor:

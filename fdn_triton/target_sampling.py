@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
+from .boxes import iou
 from .config import TrackerConfig
-from .sampling import BoxSampler, apart, overlapping
+from .sampling import BoxSampler, apart, first_accepted, overlapping
+
+
+class Draws(NamedTuple):
+    """What a frame's boxes around S targets are made from, drawn in the order in which :class:`TargetSampler` draws.
+
+    Attributes:
+        candidates: [S, candidates, 3].
+        positives: [S, positive_draws, 3].
+        negatives: [S, negative_draws, 3].
+        before_samples: of each generator, its state before the samples were drawn: for those that are not used.
+    """
+
+    candidates: Tensor
+    positives: Tensor
+    negatives: Tensor
+    before_samples: list[Tensor]
+
+    @classmethod
+    def of(cls, config: TrackerConfig, generators: Sequence[torch.Generator]) -> Draws:
+        """From one generator for each target; nothing waits for the device."""
+        counts = config.candidates, config.positive_draws, config.negative_draws
+        device, before_samples = generators[0].device, []
+        noise = [torch.empty(len(generators), n, 3, dtype=torch.float32, device=device) for n in counts]
+        for candidates, positives, negatives, generator in zip(*noise, generators, strict=True):
+            candidates.normal_(0, 0.5, generator=generator)
+            before_samples.append(generator.get_state())
+            positives.normal_(0, 0.5, generator=generator)
+            negatives.uniform_(generator=generator)
+        return cls(noise[0].clamp_(-1, 1), noise[1].clamp_(-1, 1), noise[2] * 2 - 1, before_samples)
+
+    def part(self, targets: slice) -> Draws:
+        """Those of some of the targets."""
+        return Draws(
+            self.candidates[targets], self.positives[targets], self.negatives[targets], self.before_samples[targets]
+        )
 
 
 class TargetSampler:
@@ -68,6 +107,30 @@ class TargetSampler:
     def negatives(self, box_xywh: Tensor) -> Tensor:
         """Boxes of a later frame's surroundings of the target."""
         return self._surrounding(box_xywh, self._config.negative_iou)
+
+    # For many targets at once, in shapes that do not depend on values
+
+    def candidates_of(self, noise: Tensor, boxes_xywh: Tensor, translation: Tensor) -> Tensor:
+        """[S, candidates, 4] around [S, 4], as :meth:`candidates`, from draws and the spreads [S, 1, 1]."""
+        return self._sampler.around(boxes_xywh, noise, translation, self._config.search_scale)
+
+    def samples_of(self, near_noise: Tensor, far_noise: Tensor, boxes_xywh: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`positives` and :meth:`negatives` around the targets [S, 4], from draws.
+
+        Returns:
+            [S, p + n, 4], p positives and then n negatives, and [S, 2]: so many of each are samples, the first ones.
+        """
+        config, target = self._config, boxes_xywh[:, None]
+        near = self._sampler.around(boxes_xywh, near_noise, config.positive_translation, config.positive_scale)
+        far = self._sampler.around(boxes_xywh, far_noise, config.negative_translation, config.negative_scale)
+        near_iou, far_iou = iou(near, target), iou(far, target)
+        positives, n_positives = first_accepted(
+            near, near_iou > config.positive_iou, near_iou.argmax(dim=1), config.positives
+        )
+        negatives, n_negatives = first_accepted(
+            far, far_iou < config.negative_iou, far_iou.argmin(dim=1), config.negatives
+        )
+        return torch.cat((positives, negatives), dim=1), torch.stack((n_positives, n_negatives), dim=1)
 
     def _overlapping(self, box_xywh: Tensor, draws: int, at_most: int) -> Tensor:
         config = self._config

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -19,11 +20,13 @@ from torch import Tensor
 from .backbone import ROI_FEATURES
 from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
+from .device import upload
+from .device_search import DeviceSearch
 from .fine_tuning import FineTuner
 from .heads import Heads
 from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune
 from .sampling import rounded
-from .target_sampling import TargetSampler
+from .target_sampling import Draws, TargetSampler
 from .view import View
 
 
@@ -89,6 +92,9 @@ class Targets:
         self._device = device
         self._together = device.type != "cpu"  # fine-tune the heads of several targets at once
         self._dropout = DropoutTable(config.dropout, device) if self._together and config.dropout else None
+        self._capture = device.type == "cuda"
+        self._searches: WeakKeyDictionary[View, tuple[object, DeviceSearch]] = WeakKeyDictionary()
+        self._n_negatives = min(config.negative_draws, config.negatives)
         self._targets: list[Target] = []
         self._heads = Heads([], [])
         self._tuner: FineTuner | None = None
@@ -249,34 +255,15 @@ class Targets:
         Args:
             images: the next frame of each view: uint8 [H, W, 3], RGB. Each has a target at least.
         """
-        config = self.config
         targets = {view: self.of(view) for view in images}
         followed = [target for of_view in targets.values() for target in of_view]
         with _stage(images, "features"):
             for view, image in images.items():
                 self.begin(view, image)
-            candidates = self._candidates(followed)
-            for view, boxes in _by_view(followed, candidates):
-                view.features.require(boxes)
-        with _stage(images, "score"):
-            found, best_xywh, scores = self._search(followed, candidates)
-            success = [score > config.score_threshold for score in scores]
-            refined = self._refine(followed, found, best_xywh, success)
-        for target, box, succeeded in zip(
-            followed, refined if config.search_from_refined else found, success, strict=True
-        ):
-            target.box_xywh = box
-            target.frames += 1
-            target.translation = (
-                config.search_translation
-                if succeeded
-                else min(target.translation * config.search_growth, config.search_translation_max)
-            )
-        self._collect([target for target, succeeded in zip(followed, success, strict=True) if succeeded])
+        find = self._find_together if self._together else self._find_one_by_one
+        boxes_xywh, scores, success = find(followed)
         with _stage(images, "update"):
             updates = self._learn(followed, success)
-        in_images = torch.cat([boxes / view.scale for view, boxes in _by_view(followed, refined)])
-        boxes_xywh = in_images.double().cpu().numpy()
         results, first = {}, 0
         for view, of_view in targets.items():
             part = slice(first, first + len(of_view))
@@ -289,6 +276,81 @@ class Targets:
             )
             first = part.stop
         return results
+
+    def _find_one_by_one(self, targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[float], list[bool]]:
+        """Boxes [S, 4] in pixels of the images, scores and successes; samples are remembered."""
+        with _stage({target.view for target in targets}, "features"):
+            candidates = self._candidates(targets)
+            for view, boxes in _by_view(targets, candidates):
+                view.features.require(boxes)
+        with _stage({target.view for target in targets}, "score"):
+            found, best_xywh, scores = self._search(targets, candidates)
+            success = [score > self.config.score_threshold for score in scores]
+            refined = self._refine(targets, found, best_xywh, success)
+        self._move(targets, refined if self.config.search_from_refined else found, success)
+        self._collect([target for target, succeeded in zip(targets, success, strict=True) if succeeded])
+        in_images = torch.cat([boxes / view.scale for view, boxes in _by_view(targets, refined)])
+        return in_images.double().cpu().numpy(), scores, success
+
+    def _find_together(self, targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[float], list[bool]]:
+        """As :meth:`_find_one_by_one`, waiting for the device once."""
+        with _stage({target.view for target in targets}, "score"):
+            draws = Draws.of(self.config, [target.generator for target in targets])
+            starts = torch.stack([target.box_xywh for target in targets])
+            spreads = upload(
+                torch.tensor([target.translation for target in targets], dtype=torch.float32, device="cpu"),
+                self._device,
+            )
+            found, first = [], 0
+            for view, same in groupby(targets, key=lambda target: target.view):
+                search = self._device_search(view, list(same))
+                part = slice(first, first + search.count)
+                found.append(search(starts[part], spreads[part, None, None], draws.part(part)))
+                first = part.stop
+            report = torch.cat([part.report for part in found]).cpu().double().numpy()
+            success = [bool(flag) for flag in report[:, 1]]
+            self._move(targets, torch.cat([part.boxes_xywh for part in found]), success)
+        with _stage({target.view for target in targets}, "collect"):
+            samples = [rows for part in found for rows in part.samples]
+            for i, target in enumerate(targets):
+                if success[i]:
+                    positives, negatives = report[i, 2:4].astype(int)
+                    target.positives.append(samples[i][:positives])
+                    target.negatives.append(samples[i][len(samples[i]) - self._n_negatives :][:negatives])
+                else:
+                    target.generator.set_state(draws.before_samples[i])
+        return report[:, 4:], report[:, 0].tolist(), success
+
+    def _device_search(self, view: View, targets: Sequence[Target]) -> DeviceSearch:
+        """Made anew where targets have come or gone, or the frames have another size."""
+        heads = self._heads.of([self._targets.index(target) for target in targets])
+        key = (self._heads, view.features, tuple(target.id for target in targets))
+        if view not in self._searches or self._searches[view][0] != key or heads is not self._heads:
+            search = DeviceSearch(
+                self.config,
+                view.features,
+                heads,
+                [target.regressor for target in targets if target.regressor is not None],
+                self._sampler(targets[0]),
+                view.scale,
+                view.pixel if self.config.round_boxes else None,
+                # Some of the heads are copies, which do not learn.
+                capture=self._capture and heads is self._heads,
+            )
+            self._searches[view] = key, search
+        return self._searches[view][1]
+
+    def _move(self, targets: Sequence[Target], boxes_xywh: Tensor, success: Sequence[bool]) -> None:
+        """Search on from the boxes [S, 4], in a wider surrounding after a failure."""
+        config = self.config
+        for target, box, succeeded in zip(targets, boxes_xywh, success, strict=True):
+            target.box_xywh = box
+            target.frames += 1
+            target.translation = (
+                config.search_translation
+                if succeeded
+                else min(target.translation * config.search_growth, config.search_translation_max)
+            )
 
     def _candidates(self, targets: Sequence[Target]) -> Tensor:
         """[S, K, 4] boxes around the last ones, in pixels of the resized frames."""
@@ -314,8 +376,6 @@ class Targets:
     def _scores(self, targets: Sequence[Target], features: Tensor) -> Tensor:
         """[S, K] of [S, K, 4608]."""
         numbers = [self._targets.index(target) for target in targets]
-        if self._together:
-            return self._heads.of(numbers).scores(features)
         # One by one each head computes what it computes alone, to the last bit.
         parts = zip(numbers, features.split(1), strict=True)
         return torch.cat([self._heads[t : t + 1].scores(part) for t, part in parts])

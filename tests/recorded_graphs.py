@@ -56,7 +56,8 @@ class _Recorder(TorchDispatchMode):
 
 
 def _tensors(result: Any) -> list[Tensor]:
-    return [result] if isinstance(result, Tensor) else list(result)
+    results = result if isinstance(result, (tuple, list)) else [result]
+    return [value for value in results if isinstance(value, Tensor)]
 
 
 @contextmanager

@@ -34,7 +34,7 @@ LAYERS = (
     {"weights", "backbone", "target_sampling"},
     {"frame_features", "heads"},
     {"fine_tuning", "bbox_regression"},
-    {"online", "view"},
+    {"online", "view", "device_search"},
     {"targets"},
     {"tracker"},
     {""},
