@@ -38,8 +38,8 @@ class Step:
         updates: [T] what was learnt, None where nothing was.
         problem: why the frame was skipped.
         read_s: seconds spent waiting for the frame.
-        track_s: seconds spent in the tracker.
-        stages_s: seconds per stage of the tracker.
+        track_s: seconds spent in the tracker; a GPU may not have done all of an update by then.
+        stages_s: seconds per stage of the tracker; on a GPU of what it has done since the last step.
     """
 
     number: int
@@ -113,7 +113,7 @@ def _run(
             boxes = check_boxes(boxes_xywh, frame.image.shape[1], frame.image.shape[0])
             scores = np.full(len(boxes), np.nan)
             updates = tracker.init(_image(frame), boxes)
-            stages_s = tracker.clock.lap()
+            stages_s = tracker.clock.lap(wait=False)
         else:
             if in_turns:
                 tracker.begin_update(_image(frame))
@@ -122,7 +122,7 @@ def _run(
             else:
                 result = tracker.update(_image(frame))
             boxes, scores, updates = result.boxes_xywh, result.scores, result.updates
-            stages_s = tracker.clock.lap()
+            stages_s = tracker.clock.lap(wait=False)
         track_s = time.perf_counter() - started
         yield Step(frame.number, frame.image, boxes, scores, updates, frame.problem, read_s, track_s, stages_s)
 

@@ -39,9 +39,9 @@ class StageClock:
             yield
             self._add(name, share * (time.perf_counter() - started))
 
-    def lap(self) -> dict[str, float]:
-        """Seconds per stage since the last call."""
-        self._fold(wait=True)
+    def lap(self, wait: bool = True) -> dict[str, float]:
+        """Seconds per stage since the last call; without waiting, of those stages that a GPU has done."""
+        self._fold(wait=wait)
         seconds, self._seconds = self._seconds, {}
         return seconds
 

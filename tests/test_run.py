@@ -28,7 +28,7 @@ class _Clock:
     def __init__(self) -> None:
         self.laps = 0
 
-    def lap(self) -> dict[str, float]:
+    def lap(self, wait: bool = True) -> dict[str, float]:
         self.laps += 1
         return {"features": self.laps / 10}
 

@@ -10,7 +10,7 @@ import dataclasses
 import math
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -693,6 +693,43 @@ def test_init_again_forgets_everything(followed: list[TrackResult]) -> None:
 
 
 # Clock and device
+
+
+class Passed:
+    """A CUDA event at a given millisecond, that the device passes when it is waited for."""
+
+    def __init__(self, **options: object) -> None:
+        self.passed, self.waits = False, 0
+
+    def record(self, stream: object) -> None:
+        self.at = float(next(Passed.times))
+
+    def query(self) -> bool:
+        return self.passed
+
+    def synchronize(self) -> None:
+        self.passed = True
+        self.waits += 1
+
+    def elapsed_time(self, end: Passed) -> float:
+        return end.at - self.at
+
+    times: Iterator[int]
+
+
+def test_the_clock_of_a_gpu_waits_only_where_it_is_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    Passed.times = iter([0, 2000, 2000, 5000])
+    monkeypatch.setattr(torch.cuda, "Event", Passed)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    clock = StageClock(torch.device("cuda"))
+    for name in ("a", "b"):
+        with clock.stage(name):
+            pass
+    assert clock.lap(wait=False) == {}
+    first, second = clock._events[0][3], clock._events[1][3]
+    first.passed = True
+    assert clock.lap(wait=False) == {"a": 2.0} and second.waits == 0
+    assert clock.lap() == {"b": 3.0} and second.waits == 1
 
 
 def test_the_clock_adds_up_the_stages_and_starts_anew(monkeypatch: pytest.MonkeyPatch) -> None:
