@@ -54,9 +54,16 @@ class TrackerConfig:
     """Pixels; the frame is scaled so that its short side has this length ..."""
     max_side: int = 1000
     """Pixels; ... unless the long side would pass this one."""
-    conv_precision: Literal["auto", "fp32", "fp16"] = "auto"
+    target_size: float | None = None
+    """Pixels; the frame is made smaller still where the first target's mean side would pass this (of several, the
+    smallest's); None leaves it."""
+    conv_precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     """Type of the convolutions' weights and maps; auto is fp16 on a GPU and fp32 on a CPU. On a GPU, PyTorch rounds
-    what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504."""
+    what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504. On a CPU
+    that has instructions for it (AVX512_BF16, AMX), bf16 with its 7 bits takes half the time of fp32."""
+    feature_precision: Literal["fp32", "bf16"] = "fp32"
+    """On a CPU, type of the samples' features, and of what the first fully-connected layer multiplies: bf16 as above,
+    in half the memory. A GPU uses fp32."""
 
     # Drawing boxes (MDNet)
     scale_step: float = 1.05
@@ -216,9 +223,10 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "roi_layer": ("align", "pool"),
     "sampling_ratio": (1, 2, 3),
     "roi_grid": ("auto", "midpoint", "interior"),
-    "conv_precision": ("auto", "fp32", "fp16"),
+    "conv_precision": ("auto", "fp32", "fp16", "bf16"),
+    "feature_precision": ("fp32", "bf16"),
 }
-_ABOVE_ZERO = ("scale_step", "min_box_size", "search_growth", "bbox_regression_ridge")
+_ABOVE_ZERO = ("target_size", "scale_step", "min_box_size", "search_growth", "bbox_regression_ridge")
 _UNBOUNDED = ("score_threshold", "seed")
 _MAY_BE_ZERO = ("first_iterations", "update_iterations")
 
@@ -267,6 +275,9 @@ def _replace(base: _Config, changes: Mapping[str, Any]) -> _Config:
     return dataclasses.replace(base, **changes)
 
 
+PresetName = Literal["paper", "release", "fast"]
+"""The keys of :data:`PRESETS`."""
+
 PRESETS: dict[str, TrackerConfig] = {
     "paper": TrackerConfig(),
     "release": TrackerConfig(
@@ -276,6 +287,16 @@ PRESETS: dict[str, TrackerConfig] = {
         first_loss_threshold=0.01,
         round_boxes=True,
     ),
+    "fast": TrackerConfig(
+        target_size=64.0,
+        conv_precision="bf16",
+        feature_precision="bf16",
+        candidates=128,
+        negative_translation=1.0,
+        negatives=100,
+        mining_negatives=256,
+    ),
 }
 """``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too);
-``release`` comes as close to the authors' MATLAB release as configuration goes."""
+``release`` comes as close to the authors' MATLAB release as configuration goes; ``fast`` is for real time on two CPU
+cores, chosen on videos that nothing is reported on (the README's table; ``perf/held_out.py``)."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .device import upload
-from .heads import BACKGROUND, TARGET, Heads
+from .heads import BACKGROUND, TARGET, Heads, linear
 
 
 class SampleRows(NamedTuple):
@@ -46,13 +46,23 @@ class FineTuner:
         config: batch sizes, momentum, weight decay and factors of the rates.
         together: which way.
         captured: features on a CUDA device: iterations on rows of this matrix are captured as a graph, one for each S.
+        dtype: of the features, unless ``together``; where it is a smaller one than the heads', what is multiplied with
+            them is rounded to it. None for the heads'.
 
     Attributes:
         heads: others of the same shape may take their place, no more than ``capacity``; not between begin and finish.
         capacity: most heads.
     """
 
-    def __init__(self, heads: Heads, config: TrackerConfig, *, together: bool, captured: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        heads: Heads,
+        config: TrackerConfig,
+        *,
+        together: bool,
+        captured: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.config = config
         self.together = together
         self.heads = heads
@@ -67,8 +77,8 @@ class FineTuner:
                 [torch.empty_like(bias) for bias in heads.biases],
             )
         else:
-            self._mined = like.new_empty(config.mining_negatives, width)
-            self._batch = like.new_empty(n, width)
+            self._mined = like.new_empty(config.mining_negatives, width, dtype=dtype)
+            self._batch = like.new_empty(n, width, dtype=dtype)
         self._velocities = [torch.zeros_like(weight[:most]) for weight in heads.weights]
         self._bias_velocities = [torch.zeros_like(bias[:most]) for bias in heads.biases]
         # What weights and biases of each layer learn at, per head: on the device, because heads stop one by one.
@@ -147,7 +157,7 @@ class FineTuner:
         for weight, bias, kept in zip(weights[1:], biases[1:], keep.unbind(1), strict=True):
             gates.append((x > 0) * kept)
             inputs.append(x * gates[-1])
-            x = _linear(inputs[-1], weight, bias)
+            x = linear(inputs[-1], weight, bias)
         log_probabilities = x.log_softmax(dim=2)
         losses = (log_probabilities * self._loss_weights).sum(dim=(1, 2))
 
@@ -164,7 +174,7 @@ class FineTuner:
         scores = self._trained.scores(features[negatives], allow_tf32=True)
         hardest = scores.topk(self.config.batch_negatives).indices
         batch = features[torch.cat((positives, negatives.gather(1, hardest)), dim=1)]
-        return batch, _linear(batch, self._trained.weights[0], self._trained.biases[0])
+        return batch, linear(batch, self._trained.weights[0], self._trained.biases[0])
 
     def _mine_in_buffers(self, samples: SampleRows) -> tuple[Tensor, Tensor]:
         """As :meth:`_mine_together`, of one head."""
@@ -173,10 +183,11 @@ class FineTuner:
         n_positives = len(positives)
         torch.index_select(features, 0, positives, out=self._batch[:n_positives])
         torch.index_select(features, 0, negatives, out=self._mined)
-        first = _linear(self._mined[None], weights[0], biases[0])
+        weight = weights[0].to(features.dtype)
+        first = linear(self._mined[None], weight, biases[0])
         hardest = Heads(weights[1:], biases[1:]).scores(first.relu()).topk(self.config.batch_negatives).indices[0]
         torch.index_select(self._mined, 0, hardest, out=self._batch[n_positives:])
-        positive_first = _linear(self._batch[None, :n_positives], weights[0], biases[0])
+        positive_first = linear(self._batch[None, :n_positives], weight, biases[0])
         return self._batch[None], torch.cat((positive_first, first[:, hardest]), dim=1)
 
     def _step(self, inputs: list[Tensor], gradients: list[Tensor]) -> None:
@@ -185,13 +196,12 @@ class FineTuner:
         weight_rates, bias_rates = self._rates[:, :, :count, None]
         for i, (weight, bias) in enumerate(zip(self._trained.weights, self._trained.biases, strict=True)):
             velocity, bias_velocity = self._velocities[i][:count], self._bias_velocities[i][:count]
-            velocity.baddbmm_(gradients[i].transpose(1, 2), inputs[i], beta=config.momentum)
+            gradient = gradients[i].transpose(1, 2)
+            if inputs[i].dtype == velocity.dtype:
+                velocity.baddbmm_(gradient, inputs[i], beta=config.momentum)
+            else:
+                velocity.mul_(config.momentum).add_(gradient.to(inputs[i].dtype) @ inputs[i])
             velocity.add_(weight, alpha=config.weight_decay)
             weight.addcmul_(velocity, weight_rates[i, :, None], value=-1)
             bias_velocity.mul_(config.momentum).add_(gradients[i].sum(dim=1))
             bias.addcmul_(bias_velocity, bias_rates[i], value=-1)
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """[S, n, in] -> [S, n, out]."""
-    return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))

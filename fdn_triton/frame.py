@@ -17,7 +17,7 @@ from .kernels import resize_subtract_mean
 _LARGEST_PIXEL, _SMALLEST_PIXEL = 1e6, 1e-3  # what fp32 holds with its area, and places to a fraction of a pixel
 
 
-def network_size(height: int, width: int, short_side: int, max_side: int) -> tuple[int, int]:
+def network_size(height: int, width: int, short_side: float, max_side: float) -> tuple[int, int]:
     """Height and width in pixels of the frame that the network sees, each at least 1."""
     scale = min(short_side / min(height, width), max_side / max(height, width))
     return max(1, round(height * scale)), max(1, round(width * scale))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .backbone import ROI_FEATURES
@@ -86,7 +87,25 @@ class Heads:
         """Target scores before softmax, dropout off: [T, K, 4608] -> [T, K].
 
         Args:
-            features: of T x K boxes.
+            features: of T x K boxes; on a CPU in bf16 too.
             allow_tf32: let a GPU multiply with 10 bits of mantissa; enough to rank candidates.
         """
-        return score_heads(features, self.weights, self.biases, allow_tf32=allow_tf32)
+        if features.dtype == self.weights[0].dtype:
+            return score_heads(features, self.weights, self.biases, allow_tf32=allow_tf32)
+        first = linear(features, self.weights[0], self.biases[0])
+        return score_heads(first.relu_(), self.weights[1:], self.biases[1:])
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """[S, n, in] -> [S, n, out], of the bias's type.
+
+    Args:
+        x: where it is of a smaller type than the bias, the factors are rounded to it; sums are not.
+        weight: [S, out, in].
+        bias: [S, out].
+    """
+    if x.dtype == bias.dtype:
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+    # Not baddbmm: only plain products of half types are fast on a CPU.
+    products = [F.linear(of_head, matrix.to(x.dtype)) for of_head, matrix in zip(x, weight, strict=True)]
+    return torch.stack(products).to(bias.dtype).add_(bias[:, None])

@@ -98,7 +98,8 @@ class Targets:
         self._targets: list[Target] = []
         self._heads = Heads([], [])
         self._tuner: FineTuner | None = None
-        self._pool = torch.empty((0, ROI_FEATURES), dtype=torch.float32, device=device)
+        self._dtype = torch.bfloat16 if config.feature_precision == "bf16" and not self._together else torch.float32
+        self._pool = torch.empty((0, ROI_FEATURES), dtype=self._dtype, device=device)
         self._expected: dict[View, Tensor] = {}
         self._results: dict[View, TrackResult | Exception] = {}
         self._positives = config.long_memory, config.positives, config.first_positives
@@ -189,7 +190,7 @@ class Targets:
             self._tuner.heads = heads  # its graphs know only its own copies of heads, and the pool
         else:
             captured = self._pool if self._together else None
-            self._tuner = FineTuner(heads, self.config, together=self._together, captured=captured)
+            self._tuner = FineTuner(heads, self.config, together=self._together, captured=captured, dtype=self._dtype)
 
     def _sampler(self, target: Target) -> TargetSampler:
         round_to = target.view.pixel if self.config.round_boxes else None
@@ -204,9 +205,9 @@ class Targets:
                 samples = sampler.regression_samples(box)
                 target.regressor = BoxRegressor(of_boxes(samples), samples, box, config.bbox_regression_ridge)
             positives, negatives = sampler.first_positives(box), sampler.first_negatives(box)
-            features = of_boxes(torch.cat((positives, negatives)))
+            features = of_boxes(torch.cat((positives, negatives))).to(self._dtype)
             target.positives.append(features[: len(positives)])
-            target.negatives.append(of_boxes(sampler.remembered_negatives(box)))
+            target.negatives.append(of_boxes(sampler.remembered_negatives(box)).to(self._dtype))
         with target.view.clock.stage("update"):
             rows = torch.arange(len(features), device="cpu")
             assert self._tuner is not None
@@ -365,7 +366,7 @@ class Targets:
 
     def _search(self, targets: Sequence[Target], candidates: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         """Mean of the best candidates [S, 4], the best candidates [S, k, 4], their mean score per target."""
-        scores = self._scores(targets, self._features_of(targets, candidates))
+        scores = self._scores(targets, self._features_of(targets, candidates).to(self._dtype))
         best = scores.topk(self.config.top_k, dim=1)
         best_xywh = candidates.gather(1, best.indices[..., None].expand(-1, -1, 4))
         found = best_xywh.mean(dim=1)
@@ -409,7 +410,7 @@ class Targets:
             with view.clock.stage("features"):
                 view.features.require(drawn)
             with view.clock.stage("collect"):
-                features = view.features.of_boxes(drawn).split([len(part) for part in boxes])
+                features = view.features.of_boxes(drawn).to(self._dtype).split([len(part) for part in boxes])
                 for (target, _), positives, negatives in zip(pairs, features[::2], features[1::2], strict=True):
                     target.positives.append(positives)
                     target.negatives.append(negatives)

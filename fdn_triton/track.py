@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from . import report
 from .command_line import EXIT_OK, parse_flags, preset_config, run_command
-from .config import TrackerConfig
+from .config import PresetName, TrackerConfig
 from .errors import InputError
 from .frame import check_boxes
 from .results import BoxWriter, OverlayVideo, check_writable, draw_boxes, write_json
@@ -58,7 +58,7 @@ class Options:
     """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     weights: str = DEFAULT_WEIGHTS
     """Name or path (.safetensors, .mat, .pth) of the network's weights."""
-    preset: Literal["paper", "release"] = "paper"
+    preset: PresetName = "paper"
     """The numbers to start from: the paper's, or as close to the authors' release as possible."""
     max_frames: int | None = None
     """Track only so many frames."""

@@ -73,12 +73,13 @@ class Tracker:
         self.config = replace(config, network=replace(config.network, roi_grid=grid))
         self.device = choose_device(device)
         self.clock = StageClock(self.device)
-        half = {"fp16": True, "fp32": False, "auto": self.device.type != "cpu"}[self.config.conv_precision]
+        auto = torch.float32 if self.device.type == "cpu" else torch.float16
+        precisions = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "auto": auto}
         self._backbone = Backbone.with_weights(
             self.config.network,
             self.weights.tensors,
             self.weights.feature_scale,
-            torch.float16 if half else torch.float32,
+            precisions[self.config.conv_precision],
         ).to(self.device)
         self._features_of_size = partial(features, self._backbone)
         self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)
@@ -210,9 +211,8 @@ class Tracker:
     def _add(self, frame: Tensor, boxes_xywh: NDArray[np.float64]) -> tuple[Update, ...]:
         with self.clock.stage("features"):
             if self._view is None:
-                self._view = View(
-                    self.config, self._features_of_size, self._mean, (frame.shape[1], frame.shape[0]), self.clock
-                )
+                image_wh, target_side = (frame.shape[1], frame.shape[0]), float(boxes_xywh[:, 2:].mean(axis=1).min())
+                self._view = View(self.config, self._features_of_size, self._mean, image_wh, target_side, self.clock)
             self._targets.begin(self._view, frame)
             self._view.require_all()
         boxes = torch.tensor(boxes_xywh, dtype=torch.float32, device=self.device) * self._view.scale

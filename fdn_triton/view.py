@@ -21,6 +21,7 @@ class View:
         features: from the size of the resized frames and the mean to their features.
         mean: [3], what is subtracted from the pixels; on the device of everything else.
         image_wh: of the video's images, pixels.
+        target_side: mean side of the smallest target, pixels of the image.
         clock: told what takes how long in this video.
 
     Attributes:
@@ -39,10 +40,16 @@ class View:
         features: Callable[[tuple[int, int], Tensor], Features],
         mean: Tensor,
         image_wh: tuple[int, int],
+        target_side: float,
         clock: StageClock,
     ) -> None:
         self.clock = clock
-        self._config = config
+        short_side, max_side = config.short_side, config.max_side
+        shrink = 1.0
+        if config.target_size is not None:
+            scale = min(short_side / min(image_wh), max_side / max(image_wh))
+            shrink = min(1.0, config.target_size / (target_side * scale))
+        self._sides = short_side * shrink, max_side * shrink
         self._features_of_size = features
         self._mean = mean
         self._set_size(image_wh)
@@ -77,7 +84,7 @@ class View:
 
     def _set_size(self, image_wh: tuple[int, int]) -> None:
         self._image_wh = image_wh
-        frame_hw = network_size(image_wh[1], image_wh[0], self._config.short_side, self._config.max_side)
+        frame_hw = network_size(image_wh[1], image_wh[0], *self._sides)
         self.features = self._features_of_size(frame_hw, self._mean)
         self.pixel = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
         self.scale = torch.tensor(self.pixel * 2, dtype=torch.float32, device=self._mean.device)

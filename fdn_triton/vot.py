@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 from numpy.typing import NDArray
 
 from .command_line import EXIT_OK, parse_flags, preset_config, run_command
-from .config import PRESETS, NetworkConfig, TrackerConfig
+from .config import PRESETS, NetworkConfig, PresetName, TrackerConfig
 from .errors import InputError
 from .evaluation.vot_region import bounding_box
 from .evaluation.vot_workspace import TRACKER, write_trackers_ini
@@ -43,7 +43,7 @@ class ServerOptions:
     """auto (a GPU if there is one), cpu, cuda or cuda:N."""
     weights: str = DEFAULT_WEIGHTS
     """Name or path (.safetensors, .mat, .pth) of the network's weights."""
-    preset: Literal["paper", "release"] = "paper"
+    preset: PresetName = "paper"
     """The numbers to start from: the paper's, or as close to the authors' release as possible."""
     config: tyro.conf.OmitArgPrefixes[TrackerConfig] = field(default_factory=TrackerConfig)
 

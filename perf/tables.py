@@ -3,7 +3,8 @@
 ``--write`` puts them into the texts, each between ``<!-- name -->`` and ``<!-- /name -->``.
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
 ``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
-``peers-cpu.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does.
+``peers-cpu.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does,
+``fast-choice.json`` what ``python perf/held_out.py`` does.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def places() -> list[tuple[Path, str, str]]:
     return [
         (README, "accuracy", accuracy_table()),
         (README, "measured", tracking_table(load())),
+        (README, "presets", held_out_table()),
         (README, "peers", peers_table()),
         (README, "scaling", scaling_tables()),
         (CARD, "sequences", sequence_table()),
@@ -106,6 +108,24 @@ def sequence_table() -> str:
         cells = [f"{_with_spread(score, 'precision')} / {_with_spread(score, 'auc')}"]
         cells += [f"{other[name]['precision']:.3f} / {other[name]['auc']:.3f}" for other in (classified, mdnet)]
         lines.append(f"| {name} | {mdnet[name]['frames']} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def held_out_table(path: Path = RESULTS / "fast-choice.json") -> str:
+    """A row per set of numbers that was tried, in the order of the file, which ``perf/held_out.py`` writes."""
+    lines = [
+        "| numbers | changes | precision | AUC | seeds | CPU ms a frame | iterations a frame | first frame, CPU s |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, result in json.loads(path.read_text(encoding="utf-8")).items():
+        mean, seeds = result["mean"], sorted({run["seed"] for run in result["runs"]})
+        changes = ", ".join(f"{key} {value}" for key, value in result["changes"].items())
+        base = "" if result["preset"] == name else f"{result['preset']}; " if changes else result["preset"]
+        lines.append(
+            f"| {name} | {base}{changes} | {mean['precision']:.3f} | {mean['auc']:.3f} "
+            f"| {', '.join(map(str, seeds))} | {mean['frame_cpu_ms']:.0f} | {mean['iterations']:.2f} "
+            f"| {mean['first_cpu_s']:.1f} |"
+        )
     return "\n".join(lines)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
-from fdn_triton.config import PRESETS, NetworkConfig, TrackerConfig
+from fdn_triton.config import PRESETS, NetworkConfig, PresetName, TrackerConfig
 from fdn_triton.errors import InputError
 
 # Written out by the step they belong to, from the description of the method and not from the code.
@@ -21,7 +21,13 @@ NETWORK = {
     "roi_grid": "auto",
     "roi_extend": 0.0,
 }
-FRAME_SIZE = {"short_side": 600, "max_side": 1000, "conv_precision": "auto"}
+FRAME_SIZE = {
+    "short_side": 600,
+    "max_side": 1000,
+    "target_size": None,
+    "conv_precision": "auto",
+    "feature_precision": "fp32",
+}
 DRAWING = {"scale_step": 1.05, "min_box_size": 10.0, "round_boxes": False}
 FIRST_FRAME = {
     "bbox_regression": True,
@@ -104,6 +110,23 @@ def test_the_preset_release_differs_in_what_the_release_does_differently() -> No
     assert {name: value for name, value in network.items() if value != NETWORK[name]} == {
         "roi_grid": "interior",
         "roi_extend": 1.0,
+    }
+
+
+def test_the_command_lines_know_every_preset() -> None:
+    assert get_args(PresetName) == tuple(PRESETS)
+
+
+def test_the_preset_fast_differs_in_what_costs_time() -> None:
+    fast = dataclasses.asdict(PRESETS["fast"])
+    assert {name: value for name, value in fast.items() if value != PAPER[name]} == {
+        "target_size": 64.0,
+        "conv_precision": "bf16",
+        "feature_precision": "bf16",
+        "candidates": 128,
+        "negative_translation": 1.0,
+        "negatives": 100,
+        "mining_negatives": 256,
     }
 
 

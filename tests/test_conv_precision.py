@@ -68,5 +68,5 @@ def test_tracks_on_a_gpu_are_those_of_a_cpu() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(InputError, match="conv_precision is 'bf16': choose one of auto, fp32, fp16"):
-        TrackerConfig(conv_precision="bf16")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="conv_precision is 'fp8': choose one of auto, fp32, fp16, bf16"):
+        TrackerConfig(conv_precision="fp8")  # type: ignore[arg-type]

@@ -607,7 +607,7 @@ BAD_INPUT: dict[str, tuple[Callable[[], list[str]], str]] = {
     "unknown device": (_flags("--device", "toaster"), "unknown device 'toaster'"),
     "max frames 0": (_flags("--max-frames", "0"), "must be at least 1"),
     "max frames below 0": (_flags("--max-frames=-4"), "must be at least 1"),
-    "unknown preset": (_flags("--preset", "fast"), "'fast'"),
+    "unknown preset": (_flags("--preset", "quick"), "'quick'"),
     "unknown policy": (_flags("--on-bad-frame", "cry"), "'cry'"),
     "unknown flag": (_flags("--candidate-count", "5"), "--candidate-count"),
     "no candidates": (_flags("--candidates", "0"), "candidates is 0: it must be at least 1"),

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from ..command_line import EXIT_OK, EXIT_SOME_FAILED
-from ..config import TrackerConfig
+from ..config import PresetName, TrackerConfig
 from ..errors import InputError
 from ..results import check_writable, unwritable, write_json
 from ..weights import DEFAULT_WEIGHTS, load_weights
@@ -70,7 +70,7 @@ class AblationOptions:
     """Name or path (.safetensors, .mat, .pth) of the method's weights."""
     trained: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="VARIANT=FILE")] = ()
     """Weights that a variant was trained with; repeat it for several variants."""
-    preset: Literal["paper", "release"] = "paper"
+    preset: PresetName = "paper"
     """The numbers to start from: the paper's, or as close to the authors' release as possible."""
     config: tyro.conf.OmitArgPrefixes[TrackerConfig] = field(default_factory=TrackerConfig)
 

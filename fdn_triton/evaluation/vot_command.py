@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
 from ..command_line import EXIT_OK, EXIT_SOME_FAILED
-from ..config import TrackerConfig
+from ..config import PresetName, TrackerConfig
 from ..errors import InputError
 from ..results import check_writable, write_json
 from ..vot import ServerOptions, server_command
@@ -61,7 +61,7 @@ class VotOptions:
     """auto (a GPU if there is one; local workers share all of them), cpu, cuda or cuda:N."""
     weights: str = DEFAULT_WEIGHTS
     """Name or path (.safetensors, .mat, .pth) of the network's weights."""
-    preset: Literal["paper", "release"] = "paper"
+    preset: PresetName = "paper"
     """The numbers to start from: the paper's, or as close to the authors' release as possible."""
     config: tyro.conf.OmitArgPrefixes[TrackerConfig] = field(default_factory=TrackerConfig)
 
