@@ -108,6 +108,10 @@ class TrackerConfig:
     """Weight of the ridge penalty."""
 
     # First frame (paper 3.4, MDNet)
+    first_shifts: int = 2
+    """n: its samples are taken in turn from n x n copies of the frame, moved by n-ths of a feature cell to the right
+    and down, so that the heads learn the target wherever it lies in the grid of cells; 1 takes the frame alone.
+    MDNet, which crops each sample, has every sample lie differently; one convolved frame shows one way only."""
     first_positive_draws: int = 1_000
     first_positives: int = 500
     """Positives kept on the first frame, at most."""
@@ -285,6 +289,7 @@ PRESETS: dict[str, TrackerConfig] = {
         candidates=512,
         bbox_regression=False,
         first_loss_threshold=0.01,
+        first_shifts=1,
         round_boxes=True,
     ),
     "fast": TrackerConfig(

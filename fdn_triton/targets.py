@@ -27,7 +27,7 @@ from .heads import Heads
 from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune
 from .sampling import rounded
 from .target_sampling import Draws, TargetSampler
-from .view import View
+from .view import ShiftedFeatures, View
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Targets:
         """Learn new targets from the view's current frame (paper 3.4).
 
         Args:
-            view: has the features of the whole frame.
+            view: turned to the frame.
             ids: of the targets, above those that the view has.
             boxes_xywh: [n, 4], pixels of the resized frame.
             seed: of what each of them draws.
@@ -151,7 +151,9 @@ class Targets:
         new = range(known, len(self._targets))
         heads = Heads.for_targets(self.config.network, self._tensors, [self._targets[t].generator for t in new])
         self._set_heads(Heads.joined(self._heads, heads) if known else heads)
-        return tuple(self._learn_first(t) for t in new)
+        with view.clock.stage("features"):
+            features = view.shifted_features()
+        return tuple(self._learn_first(t, features) for t in new)
 
     def remove(self, gone: Sequence[Target]) -> None:
         """Forget targets: their rows of the pool are free for the next ones."""
@@ -196,10 +198,10 @@ class Targets:
         round_to = target.view.pixel if self.config.round_boxes else None
         return TargetSampler(self.config, target.view.frame_wh, target.generator, round_to)
 
-    def _learn_first(self, t: int) -> Update:
+    def _learn_first(self, t: int, first: ShiftedFeatures) -> Update:
         """Box regressor, fine-tuning and memory of the first frame (paper 3.4; MDNet)."""
         config, target, box = self.config, self._targets[t], self._targets[t].box_xywh
-        sampler, of_boxes = self._sampler(target), target.view.features.of_boxes
+        sampler, of_boxes = self._sampler(target), first.of_boxes
         with target.view.clock.stage("collect"):
             if config.bbox_regression:
                 samples = sampler.regression_samples(box)

@@ -214,7 +214,6 @@ class Tracker:
                 image_wh, target_side = (frame.shape[1], frame.shape[0]), float(boxes_xywh[:, 2:].mean(axis=1).min())
                 self._view = View(self.config, self._features_of_size, self._mean, image_wh, target_side, self.clock)
             self._targets.begin(self._view, frame)
-            self._view.require_all()
         boxes = torch.tensor(boxes_xywh, dtype=torch.float32, device=self.device) * self._view.scale
         ids = range(self._next_id, self._next_id + len(boxes))
         self._next_id = ids.stop

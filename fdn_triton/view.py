@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from .config import TrackerConfig
+from .backbone import ROI_FEATURES
+from .config import STRIDE, TrackerConfig
 from .frame import network_size
 from .frame_features import Features
 from .timing import StageClock
@@ -50,6 +51,7 @@ class View:
             scale = min(short_side / min(image_wh), max_side / max(image_wh))
             shrink = min(1.0, config.target_size / (target_side * scale))
         self._sides = short_side * shrink, max_side * shrink
+        self._shifts = config.first_shifts
         self._features_of_size = features
         self._mean = mean
         self._set_size(image_wh)
@@ -75,12 +77,27 @@ class View:
             change = torch.tensor(
                 (new_wh[0] / old_wh[0], new_wh[1] / old_wh[1]) * 2, dtype=torch.float32, device=self._mean.device
             )
+        self._image = image
         self.features.begin(image)
         return change
 
-    def require_all(self) -> None:
-        """Prepare the features of the whole frame."""
-        self.features.require(torch.tensor([0.0, 0.0, *self.frame_wh], dtype=torch.float32, device=self._mean.device))
+    def shifted_features(self) -> ShiftedFeatures:
+        """Features of the whole current frame, to learn new targets from."""
+        n, image = self._shifts, self._image
+        copies, offsets = [], []
+        for i in range(n * n):
+            down, right = (
+                round(step * STRIDE / n / pixel) for step, pixel in zip(divmod(i, n), self.pixel[::-1], strict=True)
+            )
+            features = self.features
+            if i:
+                features = self._features_of_size(features.frame_hw, self._mean)
+                features.begin(_moved(image, right, down))
+            offset = (right * self.pixel[0], down * self.pixel[1], 0.0, 0.0)
+            offsets.append(torch.tensor(offset, dtype=torch.float32, device=self._mean.device))
+            features.require(torch.tensor([0.0, 0.0, *self.frame_wh], dtype=torch.float32, device=self._mean.device))
+            copies.append(features)
+        return ShiftedFeatures(copies, offsets)
 
     def _set_size(self, image_wh: tuple[int, int]) -> None:
         self._image_wh = image_wh
@@ -88,3 +105,34 @@ class View:
         self.features = self._features_of_size(frame_hw, self._mean)
         self.pixel = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
         self.scale = torch.tensor(self.pixel * 2, dtype=torch.float32, device=self._mean.device)
+
+
+class ShiftedFeatures:
+    """Features of boxes from copies of one frame that lie differently in the grid of feature cells.
+
+    Attributes:
+        copies: features of the moved frames, each with what its boxes are moved by: [4] x, y, w, h, pixels of the
+            resized frame.
+    """
+
+    def __init__(self, copies: Sequence[Features], offsets_xywh: Sequence[Tensor]) -> None:
+        self.copies = list(zip(copies, offsets_xywh, strict=True))
+
+    def of_boxes(self, boxes_xywh: Tensor) -> Tensor:
+        """RoI features [N, 4608] of the boxes [N, 4], each from the next copy."""
+        n = len(self.copies)
+        parts = [features.of_boxes(boxes_xywh[i::n] + offset) for i, (features, offset) in enumerate(self.copies)]
+        if n == 1:
+            return parts[0]
+        in_turn = parts[0].new_empty((len(boxes_xywh), ROI_FEATURES))
+        for i, part in enumerate(parts):
+            in_turn[i::n] = part
+        return in_turn
+
+
+def _moved(image: Tensor, right: int, down: int) -> Tensor:
+    """The image [H, W, 3] moved by so many pixels, its edge repeated, on the same canvas."""
+    height, width = image.shape[:2]
+    rows = torch.arange(-down, height - down, device=image.device).clamp(min=0)
+    columns = torch.arange(-right, width - right, device=image.device).clamp(min=0)
+    return image[rows][:, columns]

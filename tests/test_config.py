@@ -40,6 +40,7 @@ FIRST_FRAME = {
     "first_negative_draws": 5_000 + 5_000,
     "first_negative_iou": 0.5,
     "first_negatives": 5_000,
+    "first_shifts": 2,
     "first_iterations": 30,
     "first_learning_rate": 5e-4,
     "first_loss_threshold": None,
@@ -105,6 +106,7 @@ def test_the_preset_release_differs_in_what_the_release_does_differently() -> No
         "candidates": 512,
         "bbox_regression": False,
         "first_loss_threshold": 0.01,
+        "first_shifts": 1,
         "round_boxes": True,
     }
     assert {name: value for name, value in network.items() if value != NETWORK[name]} == {

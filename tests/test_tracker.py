@@ -45,6 +45,7 @@ SMALL: dict[str, Any] = {
     "first_positives": 60,
     "first_negative_draws": 400,
     "first_negatives": 200,
+    "first_shifts": 1,
     "first_iterations": 20,
     "positive_draws": 40,
     "positives": 20,
