@@ -105,7 +105,7 @@ class TrackerConfig:
     bbox_regression_iou: float = 0.6
     """A sample for the regressor overlaps the target by more."""
     bbox_regression_ridge: float = 1000.0
-    """Weight of the ridge penalty."""
+    """Weight of the ridge penalty, for features before the weights' ``feature_scale`` (MDNet)."""
 
     # First frame (paper 3.4, MDNet)
     first_shifts: int = 2

@@ -28,6 +28,7 @@ from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune
 from .sampling import rounded
 from .target_sampling import Draws, TargetSampler
 from .view import ShiftedFeatures, View
+from .weights import NetworkWeights
 
 
 @dataclass(frozen=True)
@@ -82,13 +83,15 @@ class Targets:
 
     Args:
         config: all numbers; the seed is given with the targets.
-        tensors: what the heads start from.
+        weights: what the heads start from, and the size of the features.
         device: of everything.
     """
 
-    def __init__(self, config: TrackerConfig, tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    def __init__(self, config: TrackerConfig, weights: NetworkWeights, device: torch.device) -> None:
         self.config = config
-        self._tensors = tensors
+        self._tensors = weights.tensors
+        # Features k times as large need a penalty k * k times as large for the same regression.
+        self._ridge = config.bbox_regression_ridge * weights.feature_scale**2
         self._device = device
         self._together = device.type != "cpu"  # fine-tune the heads of several targets at once
         self._dropout = DropoutTable(config.dropout, device) if self._together and config.dropout else None
@@ -205,7 +208,7 @@ class Targets:
         with target.view.clock.stage("collect"):
             if config.bbox_regression:
                 samples = sampler.regression_samples(box)
-                target.regressor = BoxRegressor(of_boxes(samples), samples, box, config.bbox_regression_ridge)
+                target.regressor = BoxRegressor(of_boxes(samples), samples, box, self._ridge)
             positives, negatives = sampler.first_positives(box), sampler.first_negatives(box)
             features = of_boxes(torch.cat((positives, negatives))).to(self._dtype)
             target.positives.append(features[: len(positives)])

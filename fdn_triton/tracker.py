@@ -84,7 +84,7 @@ class Tracker:
         self._features_of_size = partial(features, self._backbone)
         self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)
         self._upload = None if self.device.type == "cpu" else FrameUpload(self.device)
-        self._targets = Targets(self.config, self.weights.tensors, self.device)
+        self._targets = Targets(self.config, self.weights, self.device)
         self._view: View | None = None
         self._next_id = 0
 
