@@ -29,7 +29,7 @@ CONFIG = MultiDomainConfig(
     positives=8,
     negatives=24,
     learning_rate=1e-3,
-    convolution_rate=1e-4,
+    convolution_rate=1e-3,
     branch_rate=1.0,
     window=128,
     target_size_min=40,
@@ -109,6 +109,15 @@ def test_convolutions_can_stay(make: MakeTask) -> None:
     task.step(0)
     moved = changed(task, before)
     assert "_layers.0.weight" in moved and not {name for name in moved if name.startswith("trunk")}
+
+
+def test_the_convolutions_move_by_like_shares_of_their_size(make: MakeTask) -> None:
+    task = make(convolution_rate=1e-3)
+    before = parameters(task)
+    task.step(0)
+    for layer in (1, 2, 3):
+        old, new = before[f"trunk.conv{layer}.weight"], task.net.state_dict()[f"trunk.conv{layer}.weight"]
+        assert 0.3e-3 < float((new - old).norm() / old.norm()) <= 1.001e-3
 
 
 def test_every_domain_has_its_turn_in_every_cycle(make: MakeTask) -> None:
