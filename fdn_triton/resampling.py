@@ -42,7 +42,7 @@ class FrameResampler:
         self._rows = _blocks(image_hw[0], frame_hw[0])
         # A column is three numbers of a row: the weights of columns are those of each channel, in turns.
         self._columns = [
-            _Block(slice(3 * source.start, 3 * source.stop), torch.kron(weights.T.contiguous(), torch.eye(3)))
+            _Block(slice(3 * source.start, 3 * source.stop), _per_channel(weights.T))
             for source, weights in _blocks(image_hw[1], frame_hw[1])
         ]
         self._mean = mean
@@ -90,3 +90,9 @@ def _blocks(image_side: int, frame_side: int) -> list[_Block]:
         weights = (1 - (pixels - centers[:, None]).abs() / reach).clamp(min=0)
         blocks.append(_Block(source, (weights / weights.sum(dim=1, keepdim=True)).float()))
     return blocks
+
+
+def _per_channel(weights: Tensor) -> Tensor:
+    """[3 n, 3 m] of weights [n, m]: the same for each of three interleaved channels."""
+    n, m = weights.shape
+    return torch.einsum("nm,cd->ncmd", weights, torch.eye(3)).reshape(3 * n, 3 * m)
