@@ -92,8 +92,6 @@ def _peers(options: argparse.Namespace) -> list[Peer]:
         peer = PEERS[name]
         if peer.preset is None and options.csrt_python is None:
             print(f"{name} is left out: give --csrt-python (see --help)", file=sys.stderr)
-        elif peer.preset is not None and peer.preset not in PRESETS:
-            print(f"{name} is left out: there is no preset {peer.preset}", file=sys.stderr)
         else:
             peers.append(peer)
     return peers

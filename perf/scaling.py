@@ -98,16 +98,17 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    presets = [name for name in ("paper", "fast") if name in PRESETS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=presets, help=f"of {', '.join(PRESETS)}")
+    parser.add_argument(
+        "--presets", nargs="+", choices=PRESETS, default=("paper", "fast"), help=f"of {', '.join(PRESETS)}"
+    )
     parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES), help=f"of {', '.join(SIZES)}")
     parser.add_argument("--targets", nargs="*", type=int, default=TARGETS, help=f"numbers up to {THINGS}")
     parser.add_argument("--candidates", nargs="*", type=int, default=CANDIDATES, help="numbers")
     parser.add_argument("--periods", type=int, default=2, help="of long-term updates, measured in each case")
     parser.add_argument("--length", type=int, default=10_000, help="frames of the long sequence; 0: none")
-    parser.add_argument("--length-preset", choices=PRESETS, default=presets[-1])
+    parser.add_argument("--length-preset", choices=PRESETS, default="fast")
     parser.add_argument("--seconds", type=float, default=420, help="begin no case but the base after this time")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default perf/results/scaling-<device>.json")
     options = parser.parse_args()

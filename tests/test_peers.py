@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from small_otb import QUICK, small_benchmark
 
 from fdn_triton.backbone import Backbone
-from fdn_triton.config import PRESETS, NetworkConfig
+from fdn_triton.config import NetworkConfig
 from fdn_triton.evaluation.cropping import CroppedFeatures
 from fdn_triton.kernels import roi_align_ada_max_ref
 from fdn_triton.weights import load_weights
@@ -150,6 +150,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
 def test_every_tracker_runs_and_is_summed_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from peer_runs import PEERS
+
     root = small_benchmark(tmp_path / "otb")
     (tmp_path / "sitecustomize.py").write_text(FAKE_CSRT)
     python = tmp_path / "python"
@@ -161,25 +163,19 @@ def test_every_tracker_runs_and_is_summed_up(
     found = json.loads(path.read_text())
     assert found["sequences"] == {"Bird2": 5, "owl": 4} and found["cpu"]["threads"] == torch.get_num_threads()
     rows = found["trackers"]
-    assert set(rows) == {name for name in _names() if name != "fast" or "fast" in PRESETS}
+    assert list(rows) == list(PEERS)
     for row in rows.values():
         assert row["fps"] == pytest.approx(np.mean([each["fps"] for each in row["sequences"].values()]))
     whole = {name for name, row in rows.items() if "auc" in row}
-    assert whole == {"paper", "CSRT"} | ({"fast"} & set(PRESETS)), "accuracy of complete runs only"
+    assert whole == {"paper", "fast", "CSRT"}, "accuracy of complete runs only"
     assert rows["RT-MDNet's scheme"]["sequences"]["Bird2"]["frames"] == 3
     assert "first_frame_s" not in rows["MDNet's crops"] and rows["CSRT"]["first_frame_s"] > 0
     ratios = {(row["of"], row["to"]): row for row in found["ratios"]}
     assert ratios["paper", "RT-MDNet's scheme"]["at_least"] == 1.5
     for ratio in ratios.values():
         assert ratio["ratio"] == pytest.approx(ratio["fps"][0] / ratio["fps"][1]) and ratio["ratio"] > 0
-    assert len(found["gains"]) == ("fast" in PRESETS)
+    assert len(found["gains"]) == 1
     assert "paper is" in capsys.readouterr().out
-
-
-def _names() -> list[str]:
-    from peer_runs import PEERS
-
-    return list(PEERS)
 
 
 def test_csrt_gives_its_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
