@@ -329,9 +329,12 @@ class Targets:
 
     def _device_search(self, view: View, targets: Sequence[Target]) -> DeviceSearch:
         """Made anew where targets have come or gone, or the frames have another size."""
-        heads = self._heads.of([self._targets.index(target) for target in targets])
+        first = self._targets.index(targets[0])
+        together = self._targets[first : first + len(targets)] == targets  # then their heads need no copies
         key = (self._heads, view.features, tuple(target.id for target in targets))
-        if view not in self._searches or self._searches[view][0] != key or heads is not self._heads:
+        if view not in self._searches or self._searches[view][0] != key or not together:
+            numbers = [self._targets.index(target) for target in targets]
+            heads = self._heads[first : first + len(targets)] if together else self._heads.of(numbers)
             search = DeviceSearch(
                 self.config,
                 view.features,
@@ -340,8 +343,7 @@ class Targets:
                 self._sampler(targets[0]),
                 view.scale,
                 view.pixel if self.config.round_boxes else None,
-                # Some of the heads are copies, which do not learn.
-                capture=self._capture and heads is self._heads,
+                capture=self._capture and together,  # copies do not learn
             )
             self._searches[view] = key, search
         return self._searches[view][1]
@@ -371,7 +373,7 @@ class Targets:
 
     def _search(self, targets: Sequence[Target], candidates: Tensor) -> tuple[Tensor, Tensor, list[float]]:
         """Mean of the best candidates [S, 4], the best candidates [S, k, 4], their mean score per target."""
-        scores = self._scores(targets, self._features_of(targets, candidates).to(self._dtype))
+        scores = self._scores(targets, candidates)
         best = scores.topk(self.config.top_k, dim=1)
         best_xywh = candidates.gather(1, best.indices[..., None].expand(-1, -1, 4))
         found = best_xywh.mean(dim=1)
@@ -379,12 +381,15 @@ class Targets:
             found = torch.cat([rounded(boxes, view.pixel) for view, boxes in _by_view(targets, found)])
         return found, best_xywh, best.values.mean(dim=1).tolist()
 
-    def _scores(self, targets: Sequence[Target], features: Tensor) -> Tensor:
-        """[S, K] of [S, K, 4608]."""
+    def _scores(self, targets: Sequence[Target], candidates: Tensor) -> Tensor:
+        """[S, K] of the candidates [S, K, 4]."""
         numbers = [self._targets.index(target) for target in targets]
-        # One by one each head computes what it computes alone, to the last bit.
-        parts = zip(numbers, features.split(1), strict=True)
-        return torch.cat([self._heads[t : t + 1].scores(part) for t, part in parts])
+        # One by one each head computes what it computes alone, to the last bit, on features that are in the cache.
+        scores = []
+        for t, target, boxes in zip(numbers, targets, candidates.split(1), strict=True):
+            features = target.view.features.of_boxes(boxes).to(self._dtype)
+            scores.append(self._heads[t : t + 1].scores(features))
+        return torch.cat(scores)
 
     def _refine(self, targets: Sequence[Target], found: Tensor, best_xywh: Tensor, success: Sequence[bool]) -> Tensor:
         """[S, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""
@@ -410,15 +415,13 @@ class Targets:
                 samples.append((sampler.positives(box), sampler.negatives(box)))
         for view, same in groupby(zip(targets, samples, strict=True), key=lambda pair: pair[0].view):
             pairs = list(same)
-            boxes = [part for _, parts in pairs for part in parts]
-            drawn = torch.cat(boxes)
             with view.clock.stage("features"):
-                view.features.require(drawn)
+                view.features.require(torch.cat([boxes for _, drawn in pairs for boxes in drawn]))
             with view.clock.stage("collect"):
-                features = view.features.of_boxes(drawn).to(self._dtype).split([len(part) for part in boxes])
-                for (target, _), positives, negatives in zip(pairs, features[::2], features[1::2], strict=True):
-                    target.positives.append(positives)
-                    target.negatives.append(negatives)
+                for target, (positives, negatives) in pairs:  # one by one, for the sake of a CPU's cache
+                    features = view.features.of_boxes(torch.cat((positives, negatives))).to(self._dtype)
+                    target.positives.append(features[: len(positives)])
+                    target.negatives.append(features[len(positives) :])
 
     def _learn(self, targets: Sequence[Target], success: Sequence[bool]) -> list[Update | None]:
         """Short-term updates after a failure, long-term updates at the regular interval (paper 3.4)."""
