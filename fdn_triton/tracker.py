@@ -91,8 +91,8 @@ class Tracker:
     def beside(self, seed: int) -> Tracker:
         """A tracker without targets for another video, which shares the network and every launch that can be shared.
 
-        Give each of them its next frame by :meth:`begin_update` before the first :meth:`finish_update`: heads and
-        updates of all are then computed together, with the results that each has alone (on a CPU to the last bit).
+        Give each of them its next frame by :meth:`begin_update` before the first :meth:`finish_update`: the heads
+        of all then learn together, with the results that each has alone (on a CPU to the last bit).
 
         Args:
             seed: takes the place of the configuration's.

@@ -59,8 +59,8 @@ class OtbOptions:
     """Track nothing, score what is in --out, whatever settings it was made with."""
     where: tyro.conf.OmitArgPrefixes[Where] = field(default_factory=Where)
     lockstep: int = 1
-    """Runs that advance together, frame by frame, in this process: on a GPU they share the launches for their heads and
-    updates. The boxes are those of each alone (on a CPU to the last bit), each run's own fps is lower."""
+    """Runs that advance together, frame by frame, in this process: on a GPU their heads learn in shared
+    launches. The boxes are those of each alone (on a CPU to the last bit), each run's own fps is lower."""
     device: str = "auto"
     """auto (a GPU if there is one; local workers share all of them), cpu, cuda or cuda:N."""
     weights: str = DEFAULT_WEIGHTS
