@@ -46,7 +46,8 @@ class Tracker:
 
     Every target draws from a generator of its own, seeded with ``config.seed``, and counts its own frames: its track
     does not depend on which others are tracked with it, up to rounding (of features, whose window in the frame is that
-    of all targets, and on a GPU of batched products).
+    of all targets, and on a GPU of batched products). But with ``config.target_size``, frames are resized by the
+    smallest of the targets that the video began with.
 
     Raises:
         InputError: the weights or the device cannot be used.
@@ -160,6 +161,9 @@ class Tracker:
             ids = ", ".join(str(target.id) for target in targets) or "none"
             raise InputError(f"there is no target {target_id}: the tracker's are {ids}")
         self._targets.remove(gone)
+        if self._view is not None and not self._targets.of(self._view):
+            self._targets.forget(self._view)
+            self._view = None  # who comes next begins a video
         self._targets.release()
 
     @torch.inference_mode(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -110,13 +111,16 @@ def test_several_are_added_at_once_from_a_frame_that_was_not_tracked() -> None:
     assert track_of(results, 3) == alone(OTHER + 20, 7, 10)
 
 
-def test_adding_to_an_empty_tracker_is_init() -> None:
-    expected = alone(OWL[2], 3, 8)
-    fresh, emptied = tracker_of(), tracker_of()
+@pytest.mark.parametrize("target_size", [None, 12.0])
+def test_adding_to_an_empty_tracker_is_init(target_size: float | None) -> None:
+    config = dataclasses.replace(quick_config(), target_size=target_size)
+    fresh, emptied, begun = (tracker_of(config) for _ in range(3))
+    begun.init(image(3), OWL[2])
+    expected = track_of(follow(begun, 4, 8), 0)
     assert fresh.add(image(3), OWL[2]) == (0,)
     assert track_of(follow(fresh, 4, 8), 0) == expected
-    emptied.init(image(1), OTHER)
-    emptied.update(image(2))
+    emptied.init(image(1), OTHER / 2)
+    emptied.begin_update(image(2))
     emptied.remove(0)
     assert emptied.add(image(3), OWL[2]) == (1,)
     assert track_of(follow(emptied, 4, 8), 1) == expected
