@@ -233,6 +233,10 @@ class Targets:
         """Take a view's next frame, uint8 [H, W, 3], RGB, for :meth:`result`."""
         self._expected[view] = image
 
+    def expects(self, view: View) -> bool:
+        """Whether :meth:`result` has something for the view."""
+        return view in self._expected or view in self._results
+
     def result(self, view: View) -> TrackResult:
         """What :meth:`follow` finds in the frame that was given to :meth:`expect`.
 

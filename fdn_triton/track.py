@@ -59,7 +59,7 @@ class Options:
     weights: str = DEFAULT_WEIGHTS
     """Name or path (.safetensors, .mat, .pth) of the network's weights."""
     preset: PresetName = "paper"
-    """The numbers to start from: the paper's, or as close to the authors' release as possible."""
+    """The numbers to start from: the paper's, as close to the authors' release as possible, or fast on a CPU."""
     max_frames: int | None = None
     """Track only so many frames."""
     on_bad_frame: OnBadFrame = "stop"

@@ -194,7 +194,8 @@ class Tracker:
     @torch.no_grad()
     def finish_update(self) -> TrackResult:
         """The second half of :meth:`update`: what was found in the frame that :meth:`begin_update` took."""
-        assert self._view is not None, "begin_update comes first"
+        if self._view is None or not self._targets.expects(self._view):
+            raise InputError("no frame was begun: call begin_update(image) before finish_update()")
         return self._targets.result(self._view)
 
     def clear(self) -> None:

@@ -60,7 +60,7 @@ def by_plain_layers(x: Tensor) -> Tensor:
 
 
 # The first frame's thousands of crops take minutes, and frames after it are what is compared.
-_FEW_FIRST_SAMPLES = {"bbox_regression_samples": 100, "first_positives": 100, "first_negatives": 200}
+_FEW_FIRST_SAMPLES = {"bbox_regression_samples": 100, "first_positives": 100, "first_negatives": 200, "first_shifts": 1}
 PEERS = {
     peer.name: peer
     for peer in (
@@ -69,7 +69,7 @@ PEERS = {
         Peer(CSRT, "OpenCV's CSRT (opencv-contrib)", preset=None),
         Peer(
             "RT-MDNet's scheme",
-            "one dense map of the warped search region, RoIAlignAdaMax, 10 iterations",
+            "one dense map of the warped search region, RoIAlignAdaMax, 10 iterations; fp32, samples as `paper`",
             changes=CHANGES,
             features=SearchRegionFeatures,
             frames=61,
@@ -86,7 +86,7 @@ PEERS = {
         ),
         Peer(
             "MDNet's crops, plain LRN",
-            "the same with ReLU, LRN and pooling as PyTorch's layers",
+            "the same with ReLU, LRN and pooling as PyTorch's layers; too few frames for a long-term update",
             changes={"loss_threshold": None, **_FEW_FIRST_SAMPLES},
             features=partial(CroppedFeatures, pooled=by_plain_layers),
             frames=4,

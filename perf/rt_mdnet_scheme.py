@@ -36,6 +36,7 @@ CHANGES: dict[str, Any] = {
     "bbox_regression": False,
     "negative_translation": 1.5,
     "search_translation_max": 1.4,
+    "first_shifts": 1,
 }
 """Where RT-MDNet's numbers are not the paper's. Its updates take 15 iterations and its first frame 50; here they are
 MDNet's 10 and 30, which is faster. Its first frame's features are of five warps; here of one."""

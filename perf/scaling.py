@@ -114,6 +114,9 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if options.periods < 1 or options.length < 0 or min([*options.targets, *options.candidates, 1]) < 1:
         parser.error("--periods, --targets and --candidates must be at least 1")
+    least = max(PRESETS[preset].top_k for preset in options.presets)
+    if min(options.candidates, default=least) < least:
+        parser.error(f"--candidates must be at least {least}, which are averaged")
     if max(options.targets, default=1) > THINGS:
         parser.error(f"--targets goes up to {THINGS}")
     return options
@@ -157,7 +160,8 @@ def measure_case(scene: Scene, preset: str, case: Case, periods: int, device: to
         tracker.clock.lap()
         started = time.perf_counter()
         result = tracker.update(image)
-        elapsed, laps = time.perf_counter() - started, tracker.clock.lap()
+        laps = tracker.clock.lap()  # waits for a GPU
+        elapsed = time.perf_counter() - started
         if index == 1:  # compiles and allocates
             continue
         seconds.append(elapsed)

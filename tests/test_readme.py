@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import re
@@ -103,6 +104,16 @@ def test_tables_are_made_from_the_committed_results(tables: ModuleType) -> None:
     for path, name, table in tables.places():
         text = path.read_text(encoding="utf-8")
         assert tables.with_table(text, name, table) == text, f"{name}: python perf/tables.py --write"
+
+
+def test_measured_accuracy_is_that_of_the_shipped_weights() -> None:
+    shipped = hashlib.sha256((ROOT / "fdn_triton/weights/fdn.safetensors").read_bytes()).hexdigest()
+    results = ROOT / "perf/results"
+    summary = json.loads((results / "otb-fdn.json").read_text(encoding="utf-8"))
+    assert re.fullmatch(r"fdn \(sha256 (\w{12,})\)", summary["settings"]["weights"])[1] == shipped[:12]  # type: ignore[index]
+    for path in results.glob("track-*.json"):
+        weights = json.loads(path.read_text(encoding="utf-8"))["weights"]
+        assert weights["name"] != "fdn" or weights["sha256"] == shipped, path.name
 
 
 def test_peers_are_a_table(tables: ModuleType, tmp_path: Path) -> None:

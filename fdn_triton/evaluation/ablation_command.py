@@ -71,7 +71,7 @@ class AblationOptions:
     trained: Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="VARIANT=FILE")] = ()
     """Weights that a variant was trained with; repeat it for several variants."""
     preset: PresetName = "paper"
-    """The numbers to start from: the paper's, or as close to the authors' release as possible."""
+    """The numbers to start from: the paper's, as close to the authors' release as possible, or fast on a CPU."""
     config: tyro.conf.OmitArgPrefixes[TrackerConfig] = field(default_factory=TrackerConfig)
 
 

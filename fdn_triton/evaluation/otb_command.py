@@ -66,7 +66,7 @@ class OtbOptions:
     weights: str = DEFAULT_WEIGHTS
     """Name or path (.safetensors, .mat, .pth) of the network's weights."""
     preset: PresetName = "paper"
-    """The numbers to start from: the paper's, or as close to the authors' release as possible."""
+    """The numbers to start from: the paper's, as close to the authors' release as possible, or fast on a CPU."""
     config: tyro.conf.OmitArgPrefixes[TrackerConfig] = field(default_factory=TrackerConfig)
 
 

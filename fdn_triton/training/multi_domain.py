@@ -59,6 +59,7 @@ class MultiDomainConfig:
     """Factor on the learning rate of the branches."""
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    """Both of the FC layers; the convolutions learn by Adam's rule, without decay."""
     dropout: float = 0.5
     window: int = 384
     """Pixels; side of the part of a frame that is looked at."""
