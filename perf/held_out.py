@@ -12,17 +12,18 @@ of the frames after the first, decoding included, summed over all cores: how muc
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from fdn_triton.config import TrackerConfig
 from fdn_triton.evaluation.metrics import accuracy
 from fdn_triton.frame_source import image_frames
+from fdn_triton.report import run_environment
 from fdn_triton.run import run_tracker
 from fdn_triton.tracker import Tracker
 from fdn_triton.training.domains import VideoDomain, read_domains
@@ -37,7 +38,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=40, help="of each video, at most")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("variants", nargs="+", metavar="NAME=CHANGES")
+    parser.add_argument("--threads", type=int, default=1, help="several wait for each other, which counts as work")
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     videos, _ = read_domains([options.videos])
     for text in options.variants:
         name, _, changes = text.partition("=")
@@ -63,7 +66,7 @@ def measured(
         "preset": preset,
         "changes": numbers,
         "weights": {"name": tracker.weights.name, "sha256": tracker.weights.sha256},
-        "date": datetime.date.today().isoformat(),
+        **run_environment(tracker.device),
         "frames": frames,
         "mean": {key: float(np.mean([run[key] for run in runs])) for key in keys},
         "runs": runs,
