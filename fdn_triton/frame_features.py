@@ -111,14 +111,13 @@ class FrameFeatures:
         return self._backbone.roi_features(self._features, boxes_xywh)
 
     def _whole(self, image: Tensor) -> Tensor:
-        """Features of the whole frame, in one launch where it is captured: valid until the next frame."""
-        if not self._capture:
+        """Features of the whole frame, from the second of a size on in one launch: valid until the next frame."""
+        image_hw = tuple(image.shape[:2])
+        if not self._capture or image_hw != self._graph_hw:  # a first frame's shifted copies are seen once
+            self._graph, self._graph_hw = None, image_hw
             return self._convolved(image)
-        if self._graph is None or self._graph_hw != tuple(image.shape[:2]):
-            self._graph, self._graph_hw = (
-                CapturedSequence(self._convolved, (image,), changed=()),
-                tuple(image.shape[:2]),
-            )
+        if self._graph is None:
+            self._graph = CapturedSequence(self._convolved, (image,), changed=())
         return self._graph(image)
 
     def _convolved(self, image: Tensor) -> Tensor:

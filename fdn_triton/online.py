@@ -99,7 +99,7 @@ class DropoutTable:
     Args:
         dropout: the share that is dropped.
         device: of the factors.
-        length: of the row; 2**22 factors are 32 times what an iteration reads.
+        length: of the row; many times what an iteration reads.
     """
 
     def __init__(self, dropout: float, device: torch.device, length: int = 1 << 22) -> None:

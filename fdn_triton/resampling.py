@@ -57,7 +57,9 @@ class FrameResampler:
         rows = self._rows[pixels.top // BLOCK : -(-pixels.bottom // BLOCK)]
         columns = self._columns[pixels.left // BLOCK : -(-pixels.right // BLOCK)]
         left, right = columns[0].source.start, columns[-1].source.stop
-        part = torch.empty((pixels.bottom - pixels.top, pixels.right - pixels.left, 3), dtype=torch.float32)
+        part = torch.empty(
+            (pixels.bottom - pixels.top, pixels.right - pixels.left, 3), dtype=torch.float32, device="cpu"
+        )
         for first in range(0, len(rows), _BAND_BLOCKS):
             band = rows[first : first + _BAND_BLOCKS]
             strips = [
@@ -85,8 +87,8 @@ def _blocks(image_side: int, frame_side: int) -> list[_Block]:
         source = slice(
             max(0, int((first + 0.5) * factor - reach)), min(image_side, int((last - 0.5) * factor + reach) + 1)
         )
-        centers = (torch.arange(first, last, dtype=torch.float64) + 0.5) * factor
-        pixels = torch.arange(source.start, source.stop, dtype=torch.float64) + 0.5
+        centers = (torch.arange(first, last, dtype=torch.float64, device="cpu") + 0.5) * factor
+        pixels = torch.arange(source.start, source.stop, dtype=torch.float64, device="cpu") + 0.5
         weights = (1 - (pixels - centers[:, None]).abs() / reach).clamp(min=0)
         blocks.append(_Block(source, (weights / weights.sum(dim=1, keepdim=True)).float()))
     return blocks
@@ -95,4 +97,6 @@ def _blocks(image_side: int, frame_side: int) -> list[_Block]:
 def _per_channel(weights: Tensor) -> Tensor:
     """[3 n, 3 m] of weights [n, m]: the same for each of three interleaved channels."""
     n, m = weights.shape
-    return torch.einsum("nm,cd->ncmd", weights, torch.eye(3)).reshape(3 * n, 3 * m)
+    return torch.einsum("nm,cd->ncmd", weights, torch.eye(3, dtype=weights.dtype, device=weights.device)).reshape(
+        3 * n, 3 * m
+    )

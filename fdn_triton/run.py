@@ -113,11 +113,13 @@ def _run(
             boxes = check_boxes(boxes_xywh, frame.image.shape[1], frame.image.shape[0])
             scores = np.full(len(boxes), np.nan)
             updates = tracker.init(_image(frame), boxes)
-            stages_s = tracker.clock.lap(wait=False)
+            stages_s = tracker.clock.lap()
         else:
             if in_turns:
                 tracker.begin_update(_image(frame))
+                turned = time.perf_counter()
                 yield None
+                started += time.perf_counter() - turned  # the others' turns
                 result = tracker.finish_update()
             else:
                 result = tracker.update(_image(frame))

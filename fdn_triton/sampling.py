@@ -16,7 +16,7 @@ whole    a grid over the whole frame    * 1.05^k, k in -5..5
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -124,7 +124,7 @@ def rounded(boxes_xywh: Tensor, to: tuple[float, float]) -> Tensor:
     return torch.cat((xy * unit, wh * unit), dim=-1)
 
 
-@lru_cache(maxsize=64)
+@cache  # for good: captured graphs read them
 def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Made once: a copy from the host waits for a GPU."""
     return torch.tensor(values, dtype=dtype, device=device)

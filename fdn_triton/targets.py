@@ -23,7 +23,7 @@ from .config import TrackerConfig
 from .device import upload
 from .device_search import DeviceSearch
 from .fine_tuning import FineTuner
-from .heads import Heads
+from .heads import HIDDEN, Heads
 from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune
 from .sampling import rounded
 from .target_sampling import Draws, TargetSampler
@@ -94,7 +94,10 @@ class Targets:
         self._ridge = config.bbox_regression_ridge * weights.feature_scale**2
         self._device = device
         self._together = device.type != "cpu"  # fine-tune the heads of several targets at once
-        self._dropout = DropoutTable(config.dropout, device) if self._together and config.dropout else None
+        self._dropout: DropoutTable | None = None
+        if self._together and config.dropout:
+            batch = config.batch_positives + config.batch_negatives
+            self._dropout = DropoutTable(config.dropout, device, max(1 << 22, 64 * HIDDEN * batch))
         self._capture = device.type == "cuda"
         self._searches: WeakKeyDictionary[View, tuple[object, DeviceSearch]] = WeakKeyDictionary()
         self._n_negatives = min(config.negative_draws, config.negatives)
@@ -169,6 +172,7 @@ class Targets:
         """Give the pool's memory back where no target is left."""
         if not self._targets:
             self._pool, self._tuner = self._pool.new_empty(0, ROI_FEATURES), None
+            self._heads = Heads([], [])
 
     @property
     def _rows(self) -> int:
@@ -335,6 +339,7 @@ class Targets:
         """Made anew where targets have come or gone, or the frames have another size."""
         first = self._targets.index(targets[0])
         together = self._targets[first : first + len(targets)] == targets  # then their heads need no copies
+        # Copies do not learn, and RoIPool's shapes depend on values: neither can be captured.
         key = (self._heads, view.features, tuple(target.id for target in targets))
         if view not in self._searches or self._searches[view][0] != key or not together:
             numbers = [self._targets.index(target) for target in targets]
@@ -347,7 +352,7 @@ class Targets:
                 self._sampler(targets[0]),
                 view.scale,
                 view.pixel if self.config.round_boxes else None,
-                capture=self._capture and together,  # copies do not learn
+                capture=self._capture and together and self.config.network.roi_layer == "align",
             )
             self._searches[view] = key, search
         return self._searches[view][1]

@@ -131,7 +131,8 @@ class Tracker:
 
         The frame is the one last given to :meth:`update` or :meth:`init`, or one behind it. Its features are computed
         anew, so that a new target is learnt and then tracked as by a tracker that starts there. Its first update is the
-        next one; its long-term updates count from its own first frame.
+        next one; its long-term updates count from its own first frame. Where other targets are tracked, frames keep the
+        size that ``target_size`` gave them.
 
         Args:
             image: uint8 [H, W, 3], RGB.
@@ -149,6 +150,8 @@ class Tracker:
         self._add(frame, boxes)
         return tuple(range(first, self._next_id))
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def remove(self, target_id: int) -> None:
         """Forget one target. Its memory serves the next one that is added; the last one's is given back.
 
@@ -181,6 +184,8 @@ class Tracker:
         self.begin_update(image)
         return self.finish_update()
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def begin_update(self, image: NDArray[np.uint8] | Tensor) -> None:
         """The first half of :meth:`update`: take the next frame, in turn with the trackers :meth:`beside` this one.
 
@@ -209,9 +214,11 @@ class Tracker:
         self._view, self._next_id = None, 0
 
     def _frame(self, image: NDArray[np.uint8] | Tensor) -> Tensor:
-        """The image, checked, and on the tracker's device where that is a GPU."""
+        """The image, checked, on the tracker's device."""
         frame = check_image(image)
-        return frame if self._upload is None or frame.device.type != "cpu" else self._upload(frame).get()
+        if self._upload is None or frame.device.type != "cpu":
+            return frame.to(self.device)
+        return self._upload(frame).get()
 
     def _add(self, frame: Tensor, boxes_xywh: NDArray[np.float64]) -> tuple[Update, ...]:
         with self.clock.stage("features"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -264,3 +265,34 @@ def test_a_tracker_without_targets_says_what_to_call() -> None:
         tracker.update(image(2))
     with pytest.raises(InputError, match="there is no target 0: the tracker's are none"):
         tracker.remove(0)
+
+
+def test_removing_inside_of_inference_mode_leaves_heads_that_learn() -> None:
+    with torch.inference_mode():
+        tracker = tracker_of(replace(quick_config(), score_threshold=100.0))  # every frame fails: every head is updated
+        tracker.init(image(1), np.stack((OWL[0], OTHER)))
+        tracker.remove(0)
+        assert tracker.update(image(2)).updates[0] is not None
+
+
+def test_the_frame_fits_a_target_that_comes_after_the_last_one() -> None:
+    config = replace(quick_config(), target_size=16.0)
+    once, fresh = tracker_of(config), tracker_of(config)
+    once.init(image(1), [10.0, 10.0, 200.0, 200.0])
+    once.remove(0)
+    assert once.add(image(1), OWL[0]) == (1,)
+    fresh.init(image(1), OWL[0])
+    assert np.array_equal(once.update(image(2)).boxes_xywh, fresh.update(image(2)).boxes_xywh)
+
+
+def test_the_second_half_of_an_update_wants_the_first() -> None:
+    tracker = tracker_of()
+    with pytest.raises(InputError, match="begin_update"):
+        tracker.finish_update()
+    tracker.init(image(1), OWL[0])
+    with pytest.raises(InputError, match="begin_update"):
+        tracker.finish_update()
+    tracker.begin_update(image(2))
+    tracker.remove(0)
+    with pytest.raises(InputError, match="begin_update"):
+        tracker.finish_update()

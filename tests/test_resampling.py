@@ -84,3 +84,14 @@ def test_features_are_those_of_the_whole_resized_frame(image_hw: tuple[int, int]
         boxes = torch.tensor([[60.0, 50.0, side, side]])
         expected = backbone.roi_features(whole, boxes)
         torch.testing.assert_close(features.of_boxes(boxes), expected, rtol=0, atol=1e-4 * float(expected.max()))
+
+
+def test_torchs_default_type_changes_nothing() -> None:
+    image, pixels = torch.randint(0, 256, (40, 30, 3), dtype=torch.uint8), Rectangle(0, 60, 0, 45)
+    expected = FrameResampler((40, 30), (60, 45), MEAN).part(image, pixels)
+    torch.set_default_dtype(torch.float64)
+    try:
+        part = FrameResampler((40, 30), (60, 45), MEAN).part(image, pixels)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert part.dtype == torch.float32 and torch.equal(part, expected)
