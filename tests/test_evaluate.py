@@ -406,7 +406,7 @@ def test_results_of_other_settings_are_made_again(call: Call) -> None:
 def test_a_sequence_that_raises_is_recorded_and_tried_again(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     really = work.image_frames
 
-    def frames(paths: list[Path]) -> Iterator[Any]:
+    def frames(paths: list[Path], threads: int = 1) -> Iterator[Any]:
         for frame in really(paths):
             if "Jogging-1" in str(paths[0]) and frame.number == 3:
                 raise RuntimeError("the disk\nis on fire")
@@ -434,7 +434,7 @@ def test_a_sequence_that_raises_is_recorded_and_tried_again(call: Call, monkeypa
 def test_an_interrupt_ends_it_with_what_was_done(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     really = work.image_frames
 
-    def frames(paths: list[Path]) -> Iterator[Any]:
+    def frames(paths: list[Path], threads: int = 1) -> Iterator[Any]:
         if "Jogging-1" in str(paths[0]):
             raise KeyboardInterrupt
         yield from really(paths)

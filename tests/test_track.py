@@ -366,9 +366,11 @@ class _Recorder(Tracker):
     """Lets a test look at what happens around each frame; ``before`` gets the frame's number."""
 
     before: Callable[[int], None]
+    seen = 1
 
     def update(self, image: Any) -> Any:
-        type(self).before(self._frame_number + 1)
+        self.seen += 1
+        type(self).before(self.seen)
         return super().update(image)
 
 
