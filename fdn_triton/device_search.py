@@ -18,7 +18,7 @@ from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .frame_features import Features, FrameFeatures
-from .heads import Heads
+from .heads import Heads, best_candidates
 from .sampling import rounded
 from .target_sampling import Draws, TargetSampler
 
@@ -109,18 +109,16 @@ class DeviceSearch:
     ) -> Found:
         config = self._config
         candidates = self._sampler.candidates_of(noise, boxes_xywh, translation)
-        best = self._heads.scores(of_boxes(candidates)).topk(config.top_k, dim=1)
-        best_xywh = candidates.gather(1, best.indices[..., None].expand(-1, -1, 4))
-        found = best_xywh.mean(dim=1)
+        scores = self._heads.scores(of_boxes(candidates))
+        best_xywh, found, score = best_candidates(candidates, scores, config.top_k)
         if self._pixel is not None:
             found = rounded(found, self._pixel)
-        scores = best.values.mean(dim=1, keepdim=True)
-        success = scores > config.score_threshold
+        success = score[:, None] > config.score_threshold
         refined = found
         if self._regressor is not None:
             refined = self._regressor.refine(of_boxes(best_xywh), best_xywh).mean(dim=1)
             refined = torch.where(success, refined, found)
         start = refined if config.search_from_refined else found
         samples, counts = self._sampler.samples_of(near_noise, far_noise, start)
-        report = torch.cat((scores, success.float(), counts.float(), refined / self._scale), dim=1)
+        report = torch.cat((score[:, None], success.float(), counts.float(), refined / self._scale), dim=1)
         return Found(start, report, of_boxes(samples))

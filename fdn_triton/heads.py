@@ -109,3 +109,19 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     # Not baddbmm: only plain products of half types are fast on a CPU.
     products = [F.linear(of_head, matrix.to(x.dtype)) for of_head, matrix in zip(x, weight, strict=True)]
     return torch.stack(products).to(bias.dtype).add_(bias[:, None])
+
+
+def best_candidates(candidates_xywh: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Those of each target with the highest scores (MDNet; paper 3.4 with a count of 1).
+
+    Args:
+        candidates_xywh: [S, K, 4].
+        scores: [S, K].
+        count: how many, at most K.
+
+    Returns:
+        The best ones [S, count, 4], their mean [S, 4], and their mean score [S].
+    """
+    best = scores.topk(count, dim=1)
+    best_xywh = candidates_xywh.gather(1, best.indices[..., None].expand(-1, -1, 4))
+    return best_xywh, best_xywh.mean(dim=1), best.values.mean(dim=1)

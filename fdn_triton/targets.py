@@ -6,9 +6,7 @@ those of videos that advance in lockstep.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from weakref import WeakKeyDictionary
 
@@ -24,58 +22,12 @@ from .device import upload
 from .device_search import DeviceSearch
 from .fine_tuning import FineTuner
 from .heads import HIDDEN, Heads
+from .host_search import HostSearch
 from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune
-from .sampling import rounded
-from .target_sampling import Draws, TargetSampler
+from .target import Target, TrackResult, stage
+from .target_sampling import Draws
 from .view import ShiftedFeatures, View
 from .weights import NetworkWeights
-
-
-@dataclass(frozen=True)
-class TrackResult:
-    """One frame's result for T targets.
-
-    Attributes:
-        boxes_xywh: [T, 4] float64, pixels of the given frame, 0-based.
-        scores: [T] float64, mean target score of the best candidates, before softmax.
-        success: [T] bool, score above ``score_threshold``.
-        updates: per target what its update did on this frame, None where there was none.
-        ids: per target the number that it was given when it was added, ascending.
-    """
-
-    boxes_xywh: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    success: NDArray[np.bool_]
-    updates: tuple[Update | None, ...]
-    ids: tuple[int, ...]
-
-
-@dataclass(eq=False)
-class Target:
-    """What differs per target besides its head.
-
-    Attributes:
-        id: unique in its view.
-        view: the video that it is in.
-        box_xywh: [4], where it is searched from, pixels of the resized frame.
-        slot: of the pool, where its memories are.
-        generator: of the boxes that are drawn, on the device.
-        batch_generator: of what fine-tuning draws, on the host; on a CPU it is the same one.
-        frames: seen so far.
-        translation: spread of the candidates' centres, target sizes.
-    """
-
-    id: int
-    view: View
-    box_xywh: Tensor
-    slot: int
-    generator: torch.Generator
-    batch_generator: torch.Generator
-    positives: SampleMemory
-    negatives: SampleMemory
-    translation: float
-    frames: int = 1
-    regressor: BoxRegressor | None = None
 
 
 class Targets:
@@ -105,6 +57,7 @@ class Targets:
         self._heads = Heads([], [])
         self._tuner: FineTuner | None = None
         self._dtype = torch.bfloat16 if config.feature_precision == "bf16" and not self._together else torch.float32
+        self._host_search = HostSearch(config, self._dtype)
         self._pool = torch.empty((0, ROI_FEATURES), dtype=self._dtype, device=device)
         self._expected: dict[View, Tensor] = {}
         self._results: dict[View, TrackResult | Exception] = {}
@@ -201,14 +154,10 @@ class Targets:
             captured = self._pool if self._together else None
             self._tuner = FineTuner(heads, self.config, together=self._together, captured=captured, dtype=self._dtype)
 
-    def _sampler(self, target: Target) -> TargetSampler:
-        round_to = target.view.pixel if self.config.round_boxes else None
-        return TargetSampler(self.config, target.view.frame_wh, target.generator, round_to)
-
     def _learn_first(self, t: int, first: ShiftedFeatures) -> Update:
         """Box regressor, fine-tuning and memory of the first frame (paper 3.4; MDNet)."""
         config, target, box = self.config, self._targets[t], self._targets[t].box_xywh
-        sampler, of_boxes = self._sampler(target), first.of_boxes
+        sampler, of_boxes = target.sampler(config), first.of_boxes
         with target.view.clock.stage("collect"):
             if config.bbox_regression:
                 samples = sampler.regression_samples(box)
@@ -271,12 +220,15 @@ class Targets:
         """
         targets = {view: self.of(view) for view in images}
         followed = [target for of_view in targets.values() for target in of_view]
-        with _stage(images, "features"):
+        with stage(images, "features"):
             for view, image in images.items():
                 self.begin(view, image)
-        find = self._find_together if self._together else self._find_one_by_one
-        boxes_xywh, scores, success = find(followed)
-        with _stage(images, "update"):
+        if self._together:
+            boxes_xywh, scores, success = self._find_together(followed)
+        else:
+            numbers = [self._targets.index(target) for target in followed]
+            boxes_xywh, scores, success = self._host_search(followed, [self._heads[t : t + 1] for t in numbers])
+        with stage(images, "update"):
             updates = self._learn(followed, success)
         results, first = {}, 0
         for view, of_view in targets.items():
@@ -291,24 +243,9 @@ class Targets:
             first = part.stop
         return results
 
-    def _find_one_by_one(self, targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[float], list[bool]]:
-        """Boxes [S, 4] in pixels of the images, scores and successes; samples are remembered."""
-        with _stage({target.view for target in targets}, "features"):
-            candidates = self._candidates(targets)
-            for view, boxes in _by_view(targets, candidates):
-                view.features.require(boxes)
-        with _stage({target.view for target in targets}, "score"):
-            found, best_xywh, scores = self._search(targets, candidates)
-            success = [score > self.config.score_threshold for score in scores]
-            refined = self._refine(targets, found, best_xywh, success)
-        self._move(targets, refined if self.config.search_from_refined else found, success)
-        self._collect([target for target, succeeded in zip(targets, success, strict=True) if succeeded])
-        in_images = torch.cat([boxes / view.scale for view, boxes in _by_view(targets, refined)])
-        return in_images.double().cpu().numpy(), scores, success
-
     def _find_together(self, targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[float], list[bool]]:
-        """As :meth:`_find_one_by_one`, waiting for the device once."""
-        with _stage({target.view for target in targets}, "score"):
+        """As :class:`HostSearch`, waiting for the device once."""
+        with stage({target.view for target in targets}, "score"):
             draws = Draws.of(self.config, [target.generator for target in targets])
             starts = torch.stack([target.box_xywh for target in targets])
             spreads = upload(
@@ -323,8 +260,10 @@ class Targets:
                 first = part.stop
             report = torch.cat([part.report for part in found]).cpu().double().numpy()
             success = [bool(flag) for flag in report[:, 1]]
-            self._move(targets, torch.cat([part.boxes_xywh for part in found]), success)
-        with _stage({target.view for target in targets}, "collect"):
+            boxes_xywh = torch.cat([part.boxes_xywh for part in found])
+            for target, box, succeeded in zip(targets, boxes_xywh, success, strict=True):
+                target.move(box, succeeded, self.config)
+        with stage({target.view for target in targets}, "collect"):
             samples = [rows for part in found for rows in part.samples]
             for i, target in enumerate(targets):
                 if success[i]:
@@ -349,88 +288,13 @@ class Targets:
                 view.features,
                 heads,
                 [target.regressor for target in targets if target.regressor is not None],
-                self._sampler(targets[0]),
+                targets[0].sampler(self.config),
                 view.scale,
                 view.pixel if self.config.round_boxes else None,
                 capture=self._capture and together and self.config.network.roi_layer == "align",
             )
             self._searches[view] = key, search
         return self._searches[view][1]
-
-    def _move(self, targets: Sequence[Target], boxes_xywh: Tensor, success: Sequence[bool]) -> None:
-        """Search on from the boxes [S, 4], in a wider surrounding after a failure."""
-        config = self.config
-        for target, box, succeeded in zip(targets, boxes_xywh, success, strict=True):
-            target.box_xywh = box
-            target.frames += 1
-            target.translation = (
-                config.search_translation
-                if succeeded
-                else min(target.translation * config.search_growth, config.search_translation_max)
-            )
-
-    def _candidates(self, targets: Sequence[Target]) -> Tensor:
-        """[S, K, 4] boxes around the last ones, in pixels of the resized frames."""
-        return torch.stack(
-            [self._sampler(target).candidates(target.box_xywh, target.translation) for target in targets]
-        )
-
-    def _features_of(self, targets: Sequence[Target], boxes_xywh: Tensor) -> Tensor:
-        """[S, k, 4608] of k boxes [S, k, 4] of each target."""
-        features = [view.features.of_boxes(boxes) for view, boxes in _by_view(targets, boxes_xywh)]
-        return torch.cat(features) if len(features) > 1 else features[0]
-
-    def _search(self, targets: Sequence[Target], candidates: Tensor) -> tuple[Tensor, Tensor, list[float]]:
-        """Mean of the best candidates [S, 4], the best candidates [S, k, 4], their mean score per target."""
-        scores = self._scores(targets, candidates)
-        best = scores.topk(self.config.top_k, dim=1)
-        best_xywh = candidates.gather(1, best.indices[..., None].expand(-1, -1, 4))
-        found = best_xywh.mean(dim=1)
-        if self.config.round_boxes:
-            found = torch.cat([rounded(boxes, view.pixel) for view, boxes in _by_view(targets, found)])
-        return found, best_xywh, best.values.mean(dim=1).tolist()
-
-    def _scores(self, targets: Sequence[Target], candidates: Tensor) -> Tensor:
-        """[S, K] of the candidates [S, K, 4]."""
-        numbers = [self._targets.index(target) for target in targets]
-        # One by one each head computes what it computes alone, to the last bit, on features that are in the cache.
-        scores = []
-        for t, target, boxes in zip(numbers, targets, candidates.split(1), strict=True):
-            features = target.view.features.of_boxes(boxes).to(self._dtype)
-            scores.append(self._heads[t : t + 1].scores(features))
-        return torch.cat(scores)
-
-    def _refine(self, targets: Sequence[Target], found: Tensor, best_xywh: Tensor, success: Sequence[bool]) -> Tensor:
-        """[S, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""
-        if not self.config.bbox_regression or not any(success):
-            return found
-        features = self._features_of(targets, best_xywh)
-        refined = found.clone()
-        for i, target in enumerate(targets):
-            if success[i] and target.regressor is not None:
-                refined[i] = target.regressor.refine(features[i], best_xywh[i]).mean(dim=0)
-        return refined
-
-    # Learning
-
-    def _collect(self, targets: Sequence[Target]) -> None:
-        """Remember positives and negatives around the targets that were found (MDNet)."""
-        if not targets:
-            return
-        with _stage({target.view for target in targets}, "collect"):
-            samples = []
-            for target in targets:
-                sampler, box = self._sampler(target), target.box_xywh
-                samples.append((sampler.positives(box), sampler.negatives(box)))
-        for view, same in groupby(zip(targets, samples, strict=True), key=lambda pair: pair[0].view):
-            pairs = list(same)
-            with view.clock.stage("features"):
-                view.features.require(torch.cat([boxes for _, drawn in pairs for boxes in drawn]))
-            with view.clock.stage("collect"):
-                for target, (positives, negatives) in pairs:  # one by one, for the sake of a CPU's cache
-                    features = view.features.of_boxes(torch.cat((positives, negatives))).to(self._dtype)
-                    target.positives.append(features[: len(positives)])
-                    target.negatives.append(features[len(positives) :])
 
     def _learn(self, targets: Sequence[Target], success: Sequence[bool]) -> list[Update | None]:
         """Short-term updates after a failure, long-term updates at the regular interval (paper 3.4)."""
@@ -459,18 +323,3 @@ class Targets:
         for i, result in zip(learning, results, strict=True):
             updates[i] = Update("long" if success[i] else "short", *result)
         return updates
-
-
-@contextmanager
-def _stage(views: Collection[View], name: str) -> Iterator[None]:
-    """Count the time of the ``with`` block towards the stage, in equal parts for each view."""
-    with ExitStack() as stack:
-        for view in views:
-            stack.enter_context(view.clock.stage(name, 1 / len(views)))
-        yield
-
-
-def _by_view(targets: Sequence[Target], rows: Tensor) -> Iterator[tuple[View, Tensor]]:
-    """The rows [S, ...] of the targets, view by view; the targets of a view lie side by side."""
-    views = [(view, len(list(same))) for view, same in groupby(targets, key=lambda target: target.view)]
-    return zip((view for view, _ in views), rows.split([count for _, count in views]), strict=True)

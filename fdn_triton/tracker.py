@@ -20,7 +20,8 @@ from .frame import check_boxes, check_image
 from .frame_features import FeatureProvider, FrameFeatures
 from .frame_upload import FrameUpload
 from .online import Update
-from .targets import Targets, TrackResult
+from .target import TrackResult
+from .targets import Targets
 from .timing import StageClock
 from .view import View
 from .weights import DEFAULT_WEIGHTS, NetworkWeights, check_weights, load_weights

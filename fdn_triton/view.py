@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -83,20 +84,18 @@ class View:
 
     def shifted_features(self) -> ShiftedFeatures:
         """Features of the whole current frame, to learn new targets from."""
-        n, image = self._shifts, self._image
+        width, height = self.pixel
+        whole = torch.tensor([0.0, 0.0, *self.frame_wh], dtype=torch.float32, device=self._mean.device)
         copies, offsets = [], []
-        for i in range(n * n):
-            down, right = (
-                round(step * STRIDE / n / pixel) for step, pixel in zip(divmod(i, n), self.pixel[::-1], strict=True)
-            )
+        for row, column in product(range(self._shifts), repeat=2):
+            right, down = (round(n * STRIDE / self._shifts / side) for n, side in ((column, width), (row, height)))
             features = self.features
-            if i:
+            if row or column:
                 features = self._features_of_size(features.frame_hw, self._mean)
-                features.begin(_moved(image, right, down))
-            offset = (right * self.pixel[0], down * self.pixel[1], 0.0, 0.0)
-            offsets.append(torch.tensor(offset, dtype=torch.float32, device=self._mean.device))
-            features.require(torch.tensor([0.0, 0.0, *self.frame_wh], dtype=torch.float32, device=self._mean.device))
+                features.begin(_moved(self._image, right, down))
+            features.require(whole)
             copies.append(features)
+            offsets.append(whole.new_tensor((right * width, down * height, 0.0, 0.0)))
         return ShiftedFeatures(copies, offsets)
 
     def _set_size(self, image_wh: tuple[int, int]) -> None:

@@ -35,6 +35,8 @@ LAYERS = (
     {"frame_features", "heads"},
     {"fine_tuning", "bbox_regression"},
     {"online", "view", "device_search"},
+    {"target"},
+    {"host_search"},
     {"targets"},
     {"tracker"},
     {""},

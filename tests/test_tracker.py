@@ -29,7 +29,7 @@ from fdn_triton.errors import InputError
 from fdn_triton.evaluation.metrics import overlaps
 from fdn_triton.ground_truth import read_otb_boxes
 from fdn_triton.online import Lesson, Update
-from fdn_triton.targets import Target
+from fdn_triton.target import Target
 from fdn_triton.timing import StageClock
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import NetworkWeights, untrained_weights
@@ -341,7 +341,8 @@ def test_updates_learn_from_the_frames_that_their_kind_asks_for(monkeypatch: pyt
     assert torch.equal(taught[0].positives, target.positives.of_last(6))
     assert torch.equal(taught[0].negatives, target.negatives.of_last(3))
     assert len(target.positives.of_last(6)) > len(target.positives.of_last(3))
-    tracker._targets.config = dataclasses.replace(tracker.config, score_threshold=100.0)
+    failing = dataclasses.replace(tracker.config, score_threshold=100.0)
+    tracker._targets.config = tracker._targets._host_search._config = failing
     assert tracker.update(picture(8)).updates[0] == Update("short", 1, 0.0)
     assert torch.equal(taught[1].positives, target.positives.of_last(3))
     assert torch.equal(taught[1].negatives, target.negatives.of_last(3))
@@ -436,13 +437,13 @@ def test_without_regression_the_result_is_the_mean_of_the_best_candidates() -> N
     again = tracker_of(bbox_regression=False, top_k=3)
     again.init(picture(0), truth(0))
     candidates: list[torch.Tensor] = []
-    draw = again._targets._candidates
+    draw = again._targets._host_search._candidates
 
     def recorded(targets: Sequence[Target]) -> torch.Tensor:
         candidates.append(draw(targets))
         return candidates[0]
 
-    again._targets._candidates = recorded  # type: ignore[method-assign]
+    again._targets._host_search._candidates = recorded  # type: ignore[method-assign]
     head = [
         (w[0].clone(), b[0].clone())
         for w, b in zip(again._targets._heads.weights, again._targets._heads.biases, strict=True)
@@ -644,7 +645,7 @@ def test_the_release_draws_whole_pixels() -> None:
     tracker = tracker_of("release", short_side=180)  # 1.5 times the image, whose pixels count
     for result in follow(tracker, 4):
         np.testing.assert_allclose(result.boxes_xywh, result.boxes_xywh.round(), atol=1e-4)
-    drawn = tracker._targets._candidates(tracker._targets._targets).numpy() / 1.5
+    drawn = tracker._targets._host_search._candidates(tracker._targets._targets).numpy() / 1.5
     np.testing.assert_allclose(drawn, drawn.round(), atol=1e-4)
     floats = tracker_of("paper", short_side=180)
     assert (np.abs(follow(floats, 2)[0].boxes_xywh % 1 - 0.5) < 0.49).any()
@@ -821,7 +822,7 @@ def test_a_target_mostly_outside_has_positives_that_overlap_it_well() -> None:
     tracker.init(picture(0), [-0.8 * SIDE, 40, SIDE, SIDE])
     assert len(tracker._targets._targets[0].positives.of_last(1)) > 20
     target = only_target(tracker)
-    assert len(tracker._targets._sampler(target).positives(target.box_xywh)) > 10
+    assert len(target.sampler(tracker.config).positives(target.box_xywh)) > 10
 
 
 def test_event_pairs_do_not_pile_up_without_lap(monkeypatch: pytest.MonkeyPatch) -> None:

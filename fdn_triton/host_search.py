@@ -1,0 +1,98 @@
+"""A frame's search and its samples, target by target: a CPU's way.
+
+Each head computes what it computes alone, to the last bit, on features that are in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .config import TrackerConfig
+from .heads import Heads, best_candidates
+from .sampling import rounded
+from .target import Target, by_view, stage
+
+
+class HostSearch:
+    """Finds targets in the current frames of their views, and remembers samples around those that it finds.
+
+    Args:
+        config: all numbers.
+        dtype: of the features that heads see and memories hold.
+    """
+
+    def __init__(self, config: TrackerConfig, dtype: torch.dtype) -> None:
+        self._config = config
+        self._dtype = dtype
+
+    def __call__(
+        self, targets: Sequence[Target], heads: Sequence[Heads]
+    ) -> tuple[NDArray[np.float64], list[float], list[bool]]:
+        """Search around the last boxes.
+
+        Args:
+            targets: S of them, those of a view side by side.
+            heads: of each target its own.
+
+        Returns:
+            Boxes [S, 4] in pixels of the images, scores and successes.
+        """
+        with stage({target.view for target in targets}, "features"):
+            candidates = self._candidates(targets)
+            for view, boxes in by_view(targets, candidates):
+                view.features.require(boxes)
+        with stage({target.view for target in targets}, "score"):
+            scores = torch.cat([self._scores(*each) for each in zip(targets, heads, candidates, strict=True)])
+            best_xywh, found, score = best_candidates(candidates, scores, self._config.top_k)
+            if self._config.round_boxes:
+                found = torch.cat([rounded(boxes, view.pixel) for view, boxes in by_view(targets, found)])
+            success = [value > self._config.score_threshold for value in score.tolist()]
+            refined = self._refined(targets, found, best_xywh, success)
+        start = refined if self._config.search_from_refined else found
+        for target, box, succeeded in zip(targets, start, success, strict=True):
+            target.move(box, succeeded, self._config)
+        self._collect([target for target, succeeded in zip(targets, success, strict=True) if succeeded])
+        in_images = torch.cat([boxes / view.scale for view, boxes in by_view(targets, refined)])
+        return in_images.double().numpy(), score.tolist(), success
+
+    def _candidates(self, targets: Sequence[Target]) -> Tensor:
+        """[S, K, 4] boxes around the last ones, in pixels of the resized frames."""
+        return torch.stack(
+            [target.sampler(self._config).candidates(target.box_xywh, target.translation) for target in targets]
+        )
+
+    def _scores(self, target: Target, head: Heads, candidates: Tensor) -> Tensor:
+        """[1, K] of a target's candidates [K, 4]."""
+        return head.scores(target.view.features.of_boxes(candidates[None]).to(self._dtype))
+
+    def _refined(self, targets: Sequence[Target], found: Tensor, best_xywh: Tensor, success: Sequence[bool]) -> Tensor:
+        """[S, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""
+        refined = found.clone()
+        for i, target in enumerate(targets):
+            if success[i] and target.regressor is not None:
+                features = target.view.features.of_boxes(best_xywh[i : i + 1])
+                refined[i] = target.regressor.refine(features[0], best_xywh[i]).mean(dim=0)
+        return refined
+
+    def _collect(self, targets: Sequence[Target]) -> None:
+        """Remember positives and negatives around the targets that were found (MDNet)."""
+        with stage({target.view for target in targets}, "collect"):
+            drawn = []
+            for target in targets:
+                sampler = target.sampler(self._config)
+                drawn.append((target, sampler.positives(target.box_xywh), sampler.negatives(target.box_xywh)))
+        for view, same in groupby(drawn, key=lambda each: each[0].view):
+            samples = list(same)
+            with view.clock.stage("features"):
+                view.features.require(torch.cat([boxes for _, *both in samples for boxes in both]))
+            with view.clock.stage("collect"):
+                for target, positives, negatives in samples:
+                    features = view.features.of_boxes(torch.cat((positives, negatives))).to(self._dtype)
+                    target.positives.append(features[: len(positives)])
+                    target.negatives.append(features[len(positives) :])
