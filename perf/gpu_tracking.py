@@ -217,7 +217,7 @@ def main() -> int:
     path = options.json
     if path is None and not options.quick and device.type != "cpu":
         slug = "".join(c if c.isalnum() else "-" for c in str(known["device"]).lower())
-        path = (options.folder or RESULTS) / f"gpu-tracking-{slug}-{known.get('date')}.json"
+        path = RESULTS / f"gpu-tracking-{slug}-{known.get('date')}.json"
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {**known, "floors": floors and asdict(floors), "rows": [asdict(row) for row in rows]})
@@ -284,8 +284,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="small frames: a test of this program")
     parser.add_argument("--frames", type=int, default=200, help="measured in each case; a tenth with crops")
     parser.add_argument("--seconds", type=float, default=300, help="start nothing and stop all after this time")
-    parser.add_argument("--folder", type=Path, help="of the result, default perf/results")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the result there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="of the result; on a GPU there is a default")
     return parser.parse_args()
 
 

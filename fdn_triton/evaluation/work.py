@@ -82,7 +82,7 @@ class Unit:
         if len(images) != self.frames:
             raise InputError(f"{self.entry.folder} has {first + len(images)} images, no longer {first + self.frames}")
         reported, reported_at = 0, -math.inf
-        decoded = image_frames(images, decode_threads(tracker.device))
+        decoded = image_frames(images, max(1, decode_threads(tracker.device) // settings.lockstep))
         run = run_in_turns if in_turns else run_tracker
         with DecodeAhead(upload_ahead(decoded, tracker.device)) as frames:
             for step in run(tracker, frames, self.part.box_xywh):
