@@ -209,12 +209,13 @@ def test_vot_toolkit_runs_it_from_beginning_to_end(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     settings = Settings(QUICK, "paper", "untrained", "cpu", tmp_path)
+    tracker = Tracker(QUICK, weights=WEIGHTS, device="cpu")
     for sequence in sequences:
         for number in (1, 2):
             # Where nothing fails, repetition k is the k-th start, as in the runner of this package.
             theirs = results_folder(tmp_path, sequence.name) / f"{sequence.name}_{number:03d}.txt"
             ours = Repetition(sequence.name, sequence.images, sequence.regions, number, number - 1, tmp_path / "ours")
-            for _ in ours.run(settings, WEIGHTS):
+            for _ in ours.run(settings, tracker.beside(ours.seed)):
                 pass
             assert boxes(theirs) == pytest.approx(boxes(ours.path(".txt")), abs=1e-2)
     assert score(tmp_path).robustness == 0
