@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tables import device_of
+
 from fdn_triton.evaluation.report.plots import LIGHT
 
 _AXES = (
@@ -36,7 +38,7 @@ def plot(result: dict[str, Any], path: Path) -> None:
         _draw_length(panels.flat[3], result["length"])
     else:
         panels.flat[3].set_axis_off()
-    figure.suptitle(f"Cost of a frame, {_device(result)}, {result['date']}", fontsize=10)
+    figure.suptitle(f"Cost of a frame, {device_of(result)}, {result['date']}", fontsize=10)
     # Text stays text, and no date or random names: the same results give the same file.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):
         figure.savefig(path, metadata={"Date": None})
@@ -61,11 +63,3 @@ def _draw_length(panel: Any, length: dict[str, Any]) -> None:
 def _tidy(panel: Any) -> None:
     panel.grid(color="#e5e7eb", linewidth=0.6)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def _device(result: dict[str, Any]) -> str:
-    return (
-        f"{result['cpu']['name']}, {result['cpu']['threads']} threads"
-        if result["device"] == "cpu"
-        else result["device"]
-    )

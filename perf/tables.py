@@ -140,7 +140,7 @@ def _scaling_table(path: Path) -> str:
     lines = [
         f"![Cost of a frame by size, targets, candidates and length](perf/results/{path.stem}.svg)",
         "",
-        f"{_device(result)}, {result['date']}, milliseconds a frame:",
+        f"{device_of(result)}, {result['date']}, milliseconds a frame:",
         "",
         "| preset | frame | targets | candidates | mean | median | mean / base | features / score / collect / update |",
         "|---|---|---|---|---|---|---|---|",
@@ -177,7 +177,7 @@ def peers_table(path: Path = RESULTS / "peers-cpu.json") -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
     names = list(result["sequences"])
     lines = [
-        f"{_device(result)}, {result['date']}, fps of {', '.join(names)}:",
+        f"{device_of(result)}, {result['date']}, fps of {', '.join(names)}:",
         "",
         f"| tracker | what it is | fps | {' / '.join(names)} | frames of each | first frame, s | precision | AUC |",
         "|---|---|---|---|---|---|---|---|",
@@ -217,10 +217,11 @@ def _with_spread(score: dict[str, Any], name: str) -> str:
 
 
 def _group(run: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    return run["sequence"], run["preset"], _device(run), run["date"], run["weights"]["name"]
+    return run["sequence"], run["preset"], device_of(run), run["date"], run["weights"]["name"]
 
 
-def _device(run: dict[str, Any]) -> str:
+def device_of(run: dict[str, Any]) -> str:
+    """The GPU, or the processor and how many threads of it were used."""
     return f"{run['cpu']['name']}, {run['cpu']['threads']} threads" if run["device"] == "cpu" else str(run["device"])
 
 
