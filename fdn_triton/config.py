@@ -57,13 +57,14 @@ class TrackerConfig:
     target_size: float | None = None
     """Pixels; the frame is made smaller still where the first target's mean side would pass this (of several, the
     smallest's); None leaves it."""
-    conv_precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    conv_precision: Literal["auto", "half", "fp32", "fp16", "bf16"] = "auto"
     """Type of the convolutions' weights and maps; auto is fp16 on a GPU and fp32 on a CPU. On a GPU, PyTorch rounds
     what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504. On a CPU
-    that has instructions for it (AVX512_BF16, AMX), bf16 with its 7 bits takes half the time of fp32."""
-    feature_precision: Literal["fp32", "bf16"] = "fp32"
-    """On a CPU, type of the samples' features, and of what the first fully-connected layer multiplies: bf16 as above,
-    in half the memory. A GPU uses fp32."""
+    that has instructions for it (AVX512_BF16, AMX), bf16 with its 7 bits takes half the time of fp32; on others
+    it takes a hundred times as long. half is fp16 on a GPU, bf16 on a CPU that has the instructions, else fp32."""
+    feature_precision: Literal["half", "fp32", "bf16"] = "fp32"
+    """On a CPU, type of the samples' features, and of what the first fully-connected layer multiplies: bf16 and half as
+    above, in half the memory. A GPU uses fp32."""
 
     # Drawing boxes (MDNet)
     scale_step: float = 1.05
@@ -227,8 +228,8 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "roi_layer": ("align", "pool"),
     "sampling_ratio": (1, 2, 3),
     "roi_grid": ("auto", "midpoint", "interior"),
-    "conv_precision": ("auto", "fp32", "fp16", "bf16"),
-    "feature_precision": ("fp32", "bf16"),
+    "conv_precision": ("auto", "half", "fp32", "fp16", "bf16"),
+    "feature_precision": ("half", "fp32", "bf16"),
 }
 _ABOVE_ZERO = ("target_size", "scale_step", "min_box_size", "search_growth", "bbox_regression_ridge")
 _UNBOUNDED = ("score_threshold", "seed")
@@ -294,8 +295,8 @@ PRESETS: dict[str, TrackerConfig] = {
     ),
     "fast": TrackerConfig(
         target_size=64.0,
-        conv_precision="bf16",
-        feature_precision="bf16",
+        conv_precision="half",
+        feature_precision="half",
         candidates=128,
         negative_translation=1.0,
         negatives=100,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,26 @@ def choose_device(name: str | torch.device) -> torch.device:
             last = torch.cuda.device_count() - 1
             raise InputError(f"device {name!r} asked for, but the last GPU is cuda:{last}")
     return device
+
+
+@lru_cache
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for bf16; one without them takes a hundred times as long as for fp32."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def convolution_dtype(name: str, device: torch.device) -> torch.dtype:
+    """What ``conv_precision`` means on a device."""
+    if name in ("auto", "half"):
+        auto = torch.float16 if device.type == "cuda" else torch.float32
+        return feature_dtype("half", device) if name == "half" and device.type == "cpu" else auto
+    return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
+
+
+def feature_dtype(name: str, device: torch.device) -> torch.dtype:
+    """What ``feature_precision`` means on a device."""
+    wanted = name == "bf16" or (name == "half" and cpu_multiplies_bf16())
+    return torch.bfloat16 if wanted and device.type == "cpu" else torch.float32
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

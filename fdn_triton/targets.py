@@ -18,7 +18,7 @@ from torch import Tensor
 from .backbone import ROI_FEATURES
 from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
-from .device import upload
+from .device import feature_dtype, upload
 from .device_search import DeviceSearch
 from .fine_tuning import FineTuner
 from .heads import HIDDEN, Heads
@@ -56,7 +56,7 @@ class Targets:
         self._targets: list[Target] = []
         self._heads = Heads([], [])
         self._tuner: FineTuner | None = None
-        self._dtype = torch.bfloat16 if config.feature_precision == "bf16" and not self._together else torch.float32
+        self._dtype = feature_dtype(config.feature_precision, device)
         self._host_search = HostSearch(config, self._dtype)
         self._pool = torch.empty((0, ROI_FEATURES), dtype=self._dtype, device=device)
         self._expected: dict[View, Tensor] = {}

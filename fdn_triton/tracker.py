@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .backbone import Backbone
 from .config import TrackerConfig
-from .device import choose_device
+from .device import choose_device, convolution_dtype
 from .errors import InputError
 from .frame import check_boxes, check_image
 from .frame_features import FeatureProvider, FrameFeatures
@@ -75,13 +75,11 @@ class Tracker:
         self.config = replace(config, network=replace(config.network, roi_grid=grid))
         self.device = choose_device(device)
         self.clock = StageClock(self.device)
-        auto = torch.float32 if self.device.type == "cpu" else torch.float16
-        precisions = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "auto": auto}
         self._backbone = Backbone.with_weights(
             self.config.network,
             self.weights.tensors,
             self.weights.feature_scale,
-            precisions[self.config.conv_precision],
+            convolution_dtype(self.config.conv_precision, self.device),
         ).to(self.device)
         self._features_of_size = partial(features, self._backbone)
         self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .command_line import EXIT_OK, parse_flags, run_command
 from .config import NetworkConfig
+from .device import cpu_multiplies_bf16
 from .errors import InputError
 from .training.classification import Classification, ClassificationConfig
 from .training.distributed import World, joined
@@ -72,6 +73,9 @@ class DomainsOptions(RunOptions):
 
 Options = Union[ClassifyOptions, DomainsOptions]  # noqa: UP007  read at run time
 
+_NO_BF16 = (
+    "this CPU has no instructions for bf16, which takes it a hundred times as long: stop it and give --precision fp32"
+)
 _LEAST = {
     0: ("seed", "synthetic"),
     1: (
@@ -115,6 +119,8 @@ def _train(options: Options) -> int:
         def tracking(weights: NetworkWeights) -> dict[str, float]:
             return tracking_score(weights, held_out, options.track_frames, network, str(world.device))
 
+        if options.config.precision == "bf16" and world.device.type == "cpu" and not cpu_multiplies_bf16():
+            print(f"note: {_NO_BF16}", file=sys.stderr)
         identity |= {**asdict(options.config), "processes": world.size}
         results = run_training(task, options.out, identity, world, options.schedule, tracking if held_out else None)
         if damaged := [f"{video.name}: {path} cannot be read" for video in videos for path in sorted(video.unreadable)]:

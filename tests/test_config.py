@@ -123,8 +123,8 @@ def test_the_preset_fast_differs_in_what_costs_time() -> None:
     fast = dataclasses.asdict(PRESETS["fast"])
     assert {name: value for name, value in fast.items() if value != PAPER[name]} == {
         "target_size": 64.0,
-        "conv_precision": "bf16",
-        "feature_precision": "bf16",
+        "conv_precision": "half",
+        "feature_precision": "half",
         "candidates": 128,
         "negative_translation": 1.0,
         "negatives": 100,

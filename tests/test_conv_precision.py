@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fdn_triton import Tracker, TrackerConfig
+from fdn_triton import Tracker, TrackerConfig, device
 from fdn_triton.backbone import Backbone
 from fdn_triton.config import NetworkConfig
 from fdn_triton.errors import InputError
@@ -68,5 +68,17 @@ def test_tracks_on_a_gpu_are_those_of_a_cpu() -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(InputError, match="conv_precision is 'fp8': choose one of auto, fp32, fp16, bf16"):
+    with pytest.raises(InputError, match="conv_precision is 'fp8': choose one of auto, half, fp32, fp16, bf16"):
         TrackerConfig(conv_precision="fp8")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("supported", [False, True])
+def test_half_is_what_the_device_multiplies_fast(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+    """On a CPU without instructions for bf16 it would take a hundred times as long as fp32."""
+    monkeypatch.setattr(device, "cpu_multiplies_bf16", lambda: supported)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    own = torch.bfloat16 if supported else torch.float32
+    assert device.convolution_dtype("half", cpu) == device.feature_dtype("half", cpu) == own
+    assert device.convolution_dtype("half", gpu) == torch.float16
+    assert device.feature_dtype("half", gpu) == device.feature_dtype("bf16", gpu) == torch.float32
+    assert device.convolution_dtype("bf16", cpu) == device.feature_dtype("bf16", cpu) == torch.bfloat16

@@ -193,7 +193,7 @@ def test_bf16_follows_fp32(make: MakeTask) -> None:
 
 
 def test_numbers_that_cannot_be_shared_are_refused(make: MakeTask) -> None:
-    with pytest.raises(InputError, match="8 positives and 24 negatives of 3 frames in 1 processes"):
+    with pytest.raises(InputError, match="8 positives and 24 negatives of as many drawn, of 3 frames in 1 processes"):
         make(frames=3)
     with pytest.raises(InputError, match="of 2 frames in 4 processes"):
         make(world=World(0, 4, CPU))

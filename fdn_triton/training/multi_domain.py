@@ -48,6 +48,9 @@ class MultiDomainConfig:
     positives: int = 32
     negatives: int = 96
     """Boxes an iteration, of all frames together."""
+    mined: int = 0
+    """Negatives that are drawn an iteration, of which those with the highest scores are taken, as in tracking; 0 draws
+    no more than are taken (MDNet)."""
     positive_iou: float = 0.7
     negative_iou: float = 0.5
     learning_rate: float = 1e-3
@@ -80,11 +83,11 @@ class MultiDomainConfig:
 
 
 class MultiDomainNet(nn.Module):
-    """Trunk, RoI layer, fc4 and fc5, and a branch per domain."""
+    """Trunk, RoI layer, fc4 and fc5 (those of the weights, if they have any), and a branch per domain."""
 
-    def __init__(self, trunk: TrainableTrunk, feature_scale: float, domains: int, config: MultiDomainConfig) -> None:
+    def __init__(self, trunk: TrainableTrunk, start: NetworkWeights, domains: int, config: MultiDomainConfig) -> None:
         super().__init__()
-        self.trunk, self.feature_scale, self._config = trunk, feature_scale, config
+        self.trunk, self.feature_scale, self._config = trunk, start.feature_scale, config
         sizes = [ROI_FEATURES] + [HIDDEN] * (config.fc_layers - 1)
         self.hidden = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
         self.branches = [nn.Linear(HIDDEN, 2) for _ in range(domains)]
@@ -92,27 +95,28 @@ class MultiDomainNet(nn.Module):
         for layer in self.hidden:
             nn.init.normal_(layer.weight, 0, 0.01)
             nn.init.constant_(layer.bias, 0.1)
+        with torch.no_grad():
+            for i, layer in enumerate(self.hidden, start=4):
+                if f"fc{i}.weight" in start.tensors:
+                    layer.weight.copy_(start.tensors[f"fc{i}.weight"])
+                    layer.bias.copy_(start.tensors[f"fc{i}.bias"])
         for branch in self.branches:
             nn.init.normal_(branch.weight, 0, 0.01)
             nn.init.zeros_(branch.bias)
 
-    def forward(
-        self,
-        images: Tensor,
-        boxes_xywh: Tensor,
-        domain: int,
-        autocast: AbstractContextManager[Any],
-        dropout: Dropout | None = None,
-    ) -> Tensor:
-        """Background and target score [N * K, 2] of the boxes [N, K, 4] in the images [N, 3, h, w].
+    def features(self, images: Tensor, autocast: AbstractContextManager[Any]) -> Tensor:
+        """[N, 512, h / 16, w / 16] fp32 of images [N, 3, h, w]."""
+        with autocast:
+            features = self.trunk(images)
+        return features.float() * self.feature_scale
+
+    def forward(self, features: Tensor, boxes_xywh: Tensor, domain: int, dropout: Dropout | None = None) -> Tensor:
+        """Background and target score [N * K, 2] of the boxes [N, K, 4], by the :meth:`features` of their images.
 
         Without ``dropout`` nothing is dropped.
         """
         n, k = boxes_xywh.shape[:2]
-        with autocast:
-            features = self.trunk(images)
-        features = features.float() * self.feature_scale
-        index = torch.arange(n, device=images.device).repeat_interleave(k)[:, None]
+        index = torch.arange(n, device=features.device).repeat_interleave(k)[:, None]
         rois = torch.cat((index, xywh_to_xyxy(boxes_xywh.reshape(-1, 4))), dim=1)
         if self._config.roi_layer == "pool":
             bins = roi_pool(features, rois, ROI_BINS, 1 / STRIDE)
@@ -123,6 +127,12 @@ class MultiDomainNet(nn.Module):
         for layer in self.hidden:
             x = dropped(F.relu(layer(x)), self._config.dropout, dropout)
         return self.branches[domain](x)
+
+    @torch.no_grad()
+    def margins(self, features: Tensor, boxes_xywh: Tensor, domain: int) -> Tensor:
+        """[N, K]: how far each box's target score is above its background score."""
+        scores = self(features, boxes_xywh, domain)
+        return (scores[:, TARGET] - scores[:, BACKGROUND]).view(boxes_xywh.shape[:2])
 
 
 class MultiDomainTraining:
@@ -148,13 +158,17 @@ class MultiDomainTraining:
         self.steps = config.cycles * len(domains)
         self.samples_per_step = config.positives + config.negatives
         frames = config.frames
-        if frames < 1 or frames % world.size or config.positives % frames or config.negatives % frames:
+        counts = config.positives, config.negatives, config.mined
+        if frames < 1 or frames % world.size or any(count % frames for count in counts):
             raise InputError(
-                f"{config.positives} positives and {config.negatives} negatives of {frames} frames in {world.size} "
-                "processes: give multiples of --frames, and --frames as a multiple of the processes"
+                f"{config.positives} positives and {config.negatives} negatives of {config.mined or 'as many'} drawn, "
+                f"of {frames} frames in {world.size} processes: give multiples of --frames, and --frames as a multiple "
+                "of the processes"
             )
+        if 0 < config.mined < config.negatives:
+            raise InputError(f"--mined is {config.mined}: draw at least the {config.negatives} that are taken, or 0")
         n = len(domains)
-        self.net = new_module(lambda: MultiDomainNet(trunk, start.feature_scale, n, config), config.seed, world)
+        self.net = new_module(lambda: MultiDomainNet(trunk, start, n, config), config.seed, world)
         # The statistics of one video's windows are no other video's: the normalisations keep those they came with.
         self.net.eval()
         self.net.trunk.requires_grad_(config.convolution_rate > 0)
@@ -174,8 +188,10 @@ class MultiDomainTraining:
         config, world = self._config, self._world
         domain = self._domain(number)
         images, boxes = self._batch(number, domain, training_frames(self._domains[domain]))
+        features = self.net.features(images, world.autocast(config.precision))
+        boxes = self._hardest(features.detach(), boxes, domain)
         dropout = Dropout(random_generator(world.device, config.seed, 3, number), world)
-        scores = self.net(images, boxes, domain, world.autocast(config.precision), dropout)
+        scores = self.net(features, boxes, domain, dropout)
         loss = F.cross_entropy(scores, self._labels(len(images)))
         self.net.zero_grad()
         loss.backward()
@@ -193,9 +209,10 @@ class MultiDomainTraining:
         for i in range(min(len(self._domains), 40)):
             domain = i * len(self._domains) // min(len(self._domains), 40)
             images, boxes = self._batch(self.steps + i, domain, held_back_frames(self._domains[domain]))
-            scores = self.net(images, boxes, domain, self._world.autocast(self._config.precision))
+            features = self.net.features(images, self._world.autocast(self._config.precision))
+            boxes = self._hardest(features, boxes, domain)
             on_target = self._labels(len(images)) == TARGET
-            best = (scores[:, TARGET] - scores[:, BACKGROUND]).topk(int(on_target.sum())).indices
+            best = self.net.margins(features, boxes, domain).flatten().topk(int(on_target.sum())).indices
             precision.append(on_target[best].float().mean())
         return {"held_back_precision": float(self._world.average(torch.stack(precision).mean()))}
 
@@ -230,8 +247,17 @@ class MultiDomainTraining:
         generator = random_generator(torch.device("cpu"), self._config.seed, 1, cycle)
         return int(torch.randperm(len(self._domains), generator=generator)[place])
 
+    def _hardest(self, features: Tensor, boxes: Tensor, domain: int) -> Tensor:
+        """Of the boxes of a batch [F, K, 4] the positives and, in each frame, the negatives with the highest scores."""
+        positives, negatives = (n // self._config.frames for n in (self._config.positives, self._config.negatives))
+        near, far = boxes.split((positives, boxes.shape[1] - positives), dim=1)
+        if far.shape[1] > negatives:
+            hardest = self.net.margins(features, far, domain).topk(negatives, dim=1).indices
+            far = far.take_along_dim(hardest[:, :, None], dim=1)
+        return torch.cat((near, far), dim=1)
+
     def _labels(self, frames: int) -> Tensor:
-        """[frames * boxes a frame], in the order in which :meth:`_batch` has the boxes."""
+        """[frames * boxes a frame], in the order in which :meth:`_hardest` has the boxes."""
         config = self._config
         positives, negatives = config.positives // config.frames, config.negatives // config.frames
         labels = torch.full((frames, positives + negatives), BACKGROUND, device=self._world.device)
@@ -271,11 +297,12 @@ class MultiDomainTraining:
 
     def _samples(self, box_xywh: Tensor, seed: int) -> Tensor:
         config = self._config
-        positives, negatives = config.positives // config.frames, config.negatives // config.frames
+        positives, negatives = (n // config.frames for n in (config.positives, config.mined or config.negatives))
         sampler = BoxSampler((config.window, config.window), torch.Generator("cpu").manual_seed(seed))
         drawn = sampler.uniform(box_xywh, _POSITIVE_DRAWS, 0.1, 5)
         near = overlapping(drawn, box_xywh, config.positive_iou, positives)
-        far = apart(sampler.uniform(box_xywh, _NEGATIVE_DRAWS, 2, 10), box_xywh, config.negative_iou, negatives)
+        draws = max(_NEGATIVE_DRAWS, 2 * negatives)
+        far = apart(sampler.uniform(box_xywh, draws, 2, 10), box_xywh, config.negative_iou, negatives)
         return torch.cat([part[torch.arange(n) % len(part)] for part, n in ((near, positives), (far, negatives))])
 
     def _fully_connected(self) -> list[dict[str, Any]]:
