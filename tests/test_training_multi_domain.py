@@ -87,6 +87,40 @@ def test_limits_of_the_overlap(make: MakeTask, size: tuple[float, float]) -> Non
         assert len(boxes) == 16 and float(overlap[:4].min()) >= 0.7 and float(overlap[4:].max()) <= 0.5
 
 
+def test_the_hardest_negatives_of_each_frame_are_taken(make: MakeTask) -> None:
+    task = make(mined=60)
+    images, drawn = task._batch(0, 0, training_frames(PaintedDomain()))
+    assert drawn.shape == (2, 4 + 30, 4)
+    assert all(len(torch.unique(boxes[4:], dim=0)) == 30 for boxes in drawn), "as many boxes, not the same again"
+    with torch.no_grad():
+        features = task.net.features(images, ALONE.autocast("fp32"))
+    boxes = task._hardest(features, drawn, 0)
+    assert boxes.shape == (2, 16, 4) and torch.equal(boxes[:, :4], drawn[:, :4])
+    margins, taken = task.net.margins(features, drawn, 0)[:, 4:], task.net.margins(features, boxes, 0)[:, 4:]
+    torch.testing.assert_close(taken, margins.sort(dim=1, descending=True).values[:, :12])
+    assert torch.equal(task._hardest(features, boxes, 0), boxes), "nothing to choose from"
+
+
+def test_mining_makes_a_step_harder(make: MakeTask) -> None:
+    plain, mined = make(), make(mined=120)
+    for number in range(4):
+        losses = float(plain.step(number)), float(mined.step(number))
+    assert losses[1] > losses[0]
+    assert mined.validate()["held_back_precision"] > 0
+
+
+def test_fc_layers_go_on_from_the_weights(make: MakeTask) -> None:
+    first = make()
+    first.step(0)
+    weights = replace(first.weights(), feature_scale=3.0)
+    trunk = TrainableTrunk.from_folded(weights.tensors)
+    task = MultiDomainTraining([PaintedDomain()], trunk, weights, CONFIG, ALONE)
+    for mine, theirs in zip(task.net.hidden, first.net.hidden, strict=True):
+        assert torch.equal(mine.weight, theirs.weight) and torch.equal(mine.bias, theirs.bias)
+    assert task.net.feature_scale == 3.0
+    assert not torch.equal(make().net.hidden[0].weight, first.net.hidden[0].weight)
+
+
 def test_it_learns_and_moves_the_branch_of_its_domain_only(make: MakeTask) -> None:
     task = make()
     before = parameters(task)
@@ -193,6 +227,8 @@ def test_bf16_follows_fp32(make: MakeTask) -> None:
 
 
 def test_numbers_that_cannot_be_shared_are_refused(make: MakeTask) -> None:
+    with pytest.raises(InputError, match="--mined is 12: draw at least the 24 that are taken, or 0"):
+        make(mined=12)
     with pytest.raises(InputError, match="8 positives and 24 negatives of as many drawn, of 3 frames in 1 processes"):
         make(frames=3)
     with pytest.raises(InputError, match="of 2 frames in 4 processes"):

@@ -27,6 +27,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_boxes_are_tight_around_what_is_drawn(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "_COVERED_SHARE", 0.0)
+    monkeypatch.setattr(synthetic, "_CROWDED_SHARE", 0.0)
     widths, centers = [], []
     for domain in synthetic_domains(photographs, 12, 0):
         for number in (0, 13, 29):
@@ -80,3 +81,38 @@ def test_damaged_photographs_are_passed_over(photographs: Path, tmp_path: Path) 
 def test_photographs_are_needed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has 0 images: give a folder of photographs"):
         synthetic_domains(tmp_path, 3, 0)
+
+
+def test_crowded_targets_have_their_like_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A photograph with one red half: target and neighbours are never cut from the same half."""
+    halves = np.full((200, 600, 3), (20, 20, 230), np.uint8)
+    halves[:, 300:] = (20, 230, 20)
+    for name in ("a", "b"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), halves)
+    monkeypatch.setattr(synthetic, "_COVERED_SHARE", 0.0)
+    monkeypatch.setattr(synthetic, "_halves", lambda rng, image: (image[:, :300], image[:, 300:]))
+    monkeypatch.setattr(cv2, "GaussianBlur", lambda image, *_: image)
+    beside = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(synthetic, "_CROWDED_SHARE", share)
+        for domain in synthetic_domains(tmp_path, 12, 0):
+            scene = domain._scene
+            assert len(scene._neighbours) in (range(1, 5) if share else [0])
+            frame, box = scene.draw(np.full((360, 480, 3), 120, np.uint8), 0.3)
+            if scene._grey:
+                continue
+            red, green = (frame[:, :, c].astype(int) - frame[:, :, 1 - c] > 60 for c in (0, 1))
+            if share:
+                assert red.any()
+                near = np.array(tuple(bounding_box(red))) - box
+                assert abs(near).max() < 6, f"{domain.name}: the box is of the target alone"
+                beside.append(green.any())
+    assert len(beside) > 6 and np.mean(beside) > 0.8
+
+
+def test_neighbours_keep_near(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic, "_CROWDED_SHARE", 1.0)
+    for domain in synthetic_domains(photographs, 10, 2):
+        for neighbour in domain._scene._neighbours:
+            distances = [float(np.hypot(*neighbour.offset(moment))) for moment in np.linspace(0, 1, 20)]
+            assert min(distances) > 0.2 and max(distances) < 2.6, "sizes of the target"
