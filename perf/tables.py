@@ -4,7 +4,8 @@
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
 ``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
 ``peers-cpu.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does,
-``fast-choice.json`` what ``python perf/held_out.py`` does.
+``fast-choice.json`` what ``python perf/held_out.py`` does, ``ablation.json`` what ``python -m fdn_triton.evaluate ablation``
+does.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def places() -> list[tuple[Path, str, str]]:
     """Every table: the text it is in, the name of its place there, and the table."""
     return [
         (README, "accuracy", accuracy_table()),
+        (README, "ablation", ablation_table()),
         (README, "measured", tracking_table(load())),
         (README, "presets", held_out_table()),
         (README, "peers", peers_table()),
@@ -109,6 +111,35 @@ def sequence_table() -> str:
         cells += [f"{other[name]['precision']:.3f} / {other[name]['auc']:.3f}" for other in (classified, mdnet)]
         lines.append(f"| {name} | {mdnet[name]['frames']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def ablation_table(path: Path = RESULTS / "ablation.json") -> str:
+    """What was run, and a row per variant that was, with the paper's ordering beside ours."""
+    if not path.exists():
+        return "Not recorded here yet."
+    result = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        "; ".join(f"{key}: {value}" for key, value in result["settings"].items()) + ".",
+        "",
+        "| variant | precision | AUC | iterations an update | fps | against | difference of AUC | iterations, fps: ratio "
+        "| paper | verdict |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in result["variants"].items():
+        if "auc" not in row:
+            continue
+        other, paper = row["comparison"], row["paper"]
+        cells = [name, f"{row['precision']:.3f}", f"{row['auc']:.3f}"]
+        cells += [_number(row["iterations_per_update"]), _number(row["fps"])]
+        if other:
+            error = "" if other["auc_standard_error"] is None else f" ± {other['auc_standard_error']:.3f}"
+            ratios = ", ".join(_number(other[f"{measure}_ratio"]) for measure in ("iterations", "fps"))
+            cells += [other["against"], f"{other['auc_difference']:+.3f}{error}", ratios]
+            found = f"{', '.join(paper['ordering'].values())}: {paper['source']}" if paper else "–"
+            cells += [found, other["verdict"]]
+        lines.append(f"| {' | '.join(cells)}{' | –' * (10 - len(cells))} |")
+    left = [f"`{name}`" for name, row in result["variants"].items() if row["left_out"]]
+    return "\n".join([*lines, *(["", f"Left out: {', '.join(left)}."] if left else [])])
 
 
 def held_out_table(path: Path = RESULTS / "fast-choice.json") -> str:
@@ -209,6 +240,10 @@ def peers_table(path: Path = RESULTS / "peers-cpu.json") -> str:
 def _evaluations() -> dict[str, dict[str, Any]]:
     paths = sorted(RESULTS.glob("otb-*.json"))
     return {path.stem.removeprefix("otb-"): json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def _with_spread(score: dict[str, Any], name: str) -> str:
