@@ -4,8 +4,8 @@
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
 ``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
 ``peers-cpu.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does,
-``fast-choice.json`` what ``python perf/held_out.py`` does, ``ablation.json`` what ``python -m fdn_triton.evaluate ablation``
-does.
+``fast-choice.json`` what ``python perf/held_out.py`` does, ``ablation.json`` what ``python -m fdn_triton.evaluate
+ablation`` does.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def ablation_table(path: Path = RESULTS / "ablation.json") -> str:
     lines = [
         "; ".join(f"{key}: {value}" for key, value in result["settings"].items()) + ".",
         "",
-        "| variant | precision | AUC | iterations an update | fps | against | difference of AUC | iterations, fps: ratio "
-        "| paper | verdict |",
+        "| variant | precision | AUC | iterations an update | fps | against | difference of AUC "
+        "| iterations, fps: ratio | paper | verdict |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, row in result["variants"].items():
