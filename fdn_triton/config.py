@@ -61,10 +61,10 @@ class TrackerConfig:
     """Type of the convolutions' weights and maps; auto is fp16 on a GPU and fp32 on a CPU. On a GPU, PyTorch rounds
     what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504. On a CPU
     that has instructions for it (AVX512_BF16, AMX), bf16 with its 7 bits takes half the time of fp32; on others
-    it takes a hundred times as long. half is fp16 on a GPU, bf16 on a CPU that has the instructions, else fp32."""
+    several times as long. half is fp16 on a GPU, bf16 on a CPU that has the instructions, else fp32."""
     feature_precision: Literal["half", "fp32", "bf16"] = "fp32"
-    """On a CPU, type of the samples' features, and of what the first fully-connected layer multiplies: bf16 and half as
-    above, in half the memory. A GPU uses fp32."""
+    """On a CPU, type of the samples' features, and of what the first fully-connected layer multiplies: bf16 takes half
+    the memory too; half is bf16 on a CPU that has the instructions, else fp32. A GPU uses fp32."""
 
     # Drawing boxes (MDNet)
     scale_step: float = 1.05

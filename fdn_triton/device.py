@@ -36,15 +36,17 @@ def choose_device(name: str | torch.device) -> torch.device:
 
 @lru_cache
 def cpu_multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for bf16; one without them takes a hundred times as long as for fp32."""
+    """Whether this is an x86 CPU with instructions for bf16; one without takes several times as long as for fp32, for
+    the FC layers' products up to a hundred times."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def convolution_dtype(name: str, device: torch.device) -> torch.dtype:
     """What ``conv_precision`` means on a device."""
-    if name in ("auto", "half"):
-        auto = torch.float16 if device.type == "cuda" else torch.float32
-        return feature_dtype("half", device) if name == "half" and device.type == "cpu" else auto
+    if name == "auto":
+        name = "fp32" if device.type == "cpu" else "fp16"
+    if name == "half":
+        return feature_dtype("half", device) if device.type == "cpu" else torch.float16
     return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
 
 

@@ -22,7 +22,7 @@ from .training.exclusion import Benchmark, refuse_test_videos
 from .training.images import read_labelled_images
 from .training.loop import WEIGHTS, Schedule, Task, run_training
 from .training.multi_domain import MultiDomainConfig, MultiDomainTraining
-from .training.synthetic import synthetic_domains
+from .training.synthetic import DRAWING, synthetic_domains
 from .training.tracking_score import tracking_score
 from .training.trunk import trunk_to_train
 from .weights import NetworkWeights, load_weights
@@ -59,7 +59,7 @@ class DomainsOptions(RunOptions):
     videos: tuple[Path, ...]
     """Annotated sequences, or folders of them, in OTB's, VOT's, GOT-10k's or LaSOT's layout."""
     weights: str
-    """Name or path of the convolutions to start from, of train classify."""
+    """Name or path of the weights to start from, of train classify, or of train domains: then fc4 and fc5 go on too."""
     photographs: Path | None = None
     """Folder of images that synthetic domains are made from."""
     synthetic: int = 0
@@ -74,10 +74,11 @@ class DomainsOptions(RunOptions):
 Options = Union[ClassifyOptions, DomainsOptions]  # noqa: UP007  read at run time
 
 _NO_BF16 = (
-    "this CPU has no instructions for bf16, which takes it a hundred times as long: stop it and give --precision fp32"
+    "this CPU has no instructions for bf16, which takes it many times as long: stop this and give --precision fp32 and "
+    "another --out"
 )
 _LEAST = {
-    0: ("seed", "synthetic"),
+    0: ("seed", "synthetic", "mined"),
     1: (
         *("log_every", "validate_every", "track_every", "track_frames", "cycles", "positives", "negatives"),
         *("image_side", "window", "target_size_min"),
@@ -119,7 +120,8 @@ def _train(options: Options) -> int:
         def tracking(weights: NetworkWeights) -> dict[str, float]:
             return tracking_score(weights, held_out, options.track_frames, network, str(world.device))
 
-        if options.config.precision == "bf16" and world.device.type == "cpu" and not cpu_multiplies_bf16():
+        slow = options.config.precision == "bf16" and world.device.type == "cpu" and not cpu_multiplies_bf16()
+        if slow and world.rank == 0:
             print(f"note: {_NO_BF16}", file=sys.stderr)
         identity |= {**asdict(options.config), "processes": world.size}
         results = run_training(task, options.out, identity, world, options.schedule, tracking if held_out else None)
@@ -176,7 +178,13 @@ def _multi_domain(
     start = load_weights(options.weights, network)
     first_frames = [frame[0] for domain in domains[:3] if (frame := domain.frame(0)) is not None]
     trunk = trunk_to_train(start, network, first_frames)
-    identity = {"domains": [domain.name for domain in domains], "start": start.sha256, "for": options.for_}
+    identity: dict[str, Any] = {
+        "domains": [domain.name for domain in domains],
+        "start": start.sha256,
+        "for": options.for_,
+    }
+    if options.synthetic:
+        identity["drawing"] = DRAWING
     return MultiDomainTraining(domains, trunk, start, config, world), identity, network
 
 

@@ -129,17 +129,20 @@ def ablation_table(path: Path = RESULTS / "ablation.json") -> str:
         if "auc" not in row:
             continue
         other, paper = row["comparison"], row["paper"]
-        cells = [name, f"{row['precision']:.3f}", f"{row['auc']:.3f}"]
+        own = "" if row["weights"]["own"] else " (the method's weights)"
+        cells = [f"{name}{own}", f"{row['precision']:.3f}", f"{row['auc']:.3f}"]
         cells += [_number(row["iterations_per_update"]), _number(row["fps"])]
         if other:
             error = "" if other["auc_standard_error"] is None else f" ± {other['auc_standard_error']:.3f}"
             ratios = ", ".join(_number(other[f"{measure}_ratio"]) for measure in ("iterations", "fps"))
             cells += [other["against"], f"{other['auc_difference']:+.3f}{error}", ratios]
-            found = f"{', '.join(paper['ordering'].values())}: {paper['source']}" if paper else "–"
-            cells += [found, other["verdict"]]
+            found = [f"{measure} {relation}" for measure, relation in paper["ordering"].items()] if paper else []
+            cells += [f"{', '.join(found)} ({paper['source']})" if found else "–", other["verdict"]]
         lines.append(f"| {' | '.join(cells)}{' | –' * (10 - len(cells))} |")
-    left = [f"`{name}`" for name, row in result["variants"].items() if row["left_out"]]
-    return "\n".join([*lines, *(["", f"Left out: {', '.join(left)}."] if left else [])])
+    missing = [
+        f"`{name}` ({row['left_out'] or 'failed'})" for name, row in result["variants"].items() if "auc" not in row
+    ]
+    return "\n".join([*lines, *(["", f"Left out: {'; '.join(missing)}."] if missing else [])])
 
 
 def held_out_table(path: Path = RESULTS / "fast-choice.json") -> str:

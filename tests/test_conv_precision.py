@@ -74,11 +74,21 @@ def test_what_is_refused() -> None:
 
 @pytest.mark.parametrize("supported", [False, True])
 def test_half_is_what_the_device_multiplies_fast(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
-    """On a CPU without instructions for bf16 it would take a hundred times as long as fp32."""
+    """On a CPU without instructions for bf16 it would take many times as long as fp32."""
     monkeypatch.setattr(device, "cpu_multiplies_bf16", lambda: supported)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     own = torch.bfloat16 if supported else torch.float32
     assert device.convolution_dtype("half", cpu) == device.feature_dtype("half", cpu) == own
     assert device.convolution_dtype("half", gpu) == torch.float16
     assert device.feature_dtype("half", gpu) == device.feature_dtype("bf16", gpu) == torch.float32
+    assert device.convolution_dtype("auto", cpu) == torch.float32
+    assert device.convolution_dtype("auto", gpu) == torch.float16
     assert device.convolution_dtype("bf16", cpu) == device.feature_dtype("bf16", cpu) == torch.bfloat16
+
+
+@pytest.mark.parametrize("supported", [False, True])
+def test_the_preset_fast_takes_half_precision(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+    monkeypatch.setattr(device, "cpu_multiplies_bf16", lambda: supported)
+    tracker = Tracker(TrackerConfig.from_preset("fast"), device="cpu")
+    own = torch.bfloat16 if supported else torch.float32
+    assert tracker._backbone.dtype == tracker._targets._pool.dtype == own

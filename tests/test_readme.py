@@ -146,7 +146,14 @@ def test_peers_are_a_table(tables: ModuleType, tmp_path: Path) -> None:
 def test_the_ablation_is_a_table(tables: ModuleType, tmp_path: Path) -> None:
     """Ours beside the paper's, a dash where nothing is compared, and what was left out by name."""
     assert tables.ablation_table(tmp_path / "none.json") == "Not recorded here yet."
-    measured = {"left_out": None, "precision": 0.9, "auc": 0.625, "iterations_per_update": 2.5, "fps": None}
+    measured = {
+        "weights": {"own": True},
+        "left_out": None,
+        "precision": 0.9,
+        "auc": 0.625,
+        "iterations_per_update": 2.5,
+        "fps": None,
+    }
     other = {
         "against": "full", "auc_difference": -0.0125, "auc_standard_error": 0.004, "iterations_ratio": 4.0,
         "fps_ratio": None, "verdict": "as the paper",
@@ -155,7 +162,9 @@ def test_the_ablation_is_a_table(tables: ModuleType, tmp_path: Path) -> None:
     variants = {
         "full": {**measured, "comparison": None, "paper": None},
         "no-threshold": {**measured, "comparison": other, "paper": paper},
-        "fc-2": {"left_out": "no weights", "comparison": None, "paper": paper},
+        "fc-2": {**measured, "weights": {"own": False}, "comparison": None, "paper": None},
+        "conv-5": {"left_out": "no weights", "comparison": None, "paper": paper},
+        "crops": {"left_out": None, "comparison": None, "paper": paper},
     }
     path = tmp_path / "ablation.json"
     path.write_text(json.dumps({"settings": {"seeds": "0", "date": "2026-11-25"}, "variants": variants}))
@@ -163,10 +172,11 @@ def test_the_ablation_is_a_table(tables: ModuleType, tmp_path: Path) -> None:
     assert lines[0] == "seeds: 0; date: 2026-11-25."
     assert lines[4:] == [
         "| full | 0.900 | 0.625 | 2.50 | – | – | – | – | – | – |",
-        "| no-threshold | 0.900 | 0.625 | 2.50 | – | full | -0.013 ± 0.004 | 4.00, – | level, above: Table 1 "
-        "| as the paper |",
+        "| no-threshold | 0.900 | 0.625 | 2.50 | – | full | -0.013 ± 0.004 | 4.00, – "
+        "| accuracy level, iterations above (Table 1) | as the paper |",
+        "| fc-2 (the method's weights) | 0.900 | 0.625 | 2.50 | – | – | – | – | – | – |",
         "",
-        "Left out: `fc-2`.",
+        "Left out: `conv-5` (no weights); `crops` (failed).",
     ]
 
 

@@ -128,6 +128,16 @@ def test_synthetic_domains_are_added(data: Path, tmp_path: Path, capsys: pytest.
     assert rows(tmp_path)[-1]["step"] == 5
 
 
+@pytest.mark.parametrize("supported", [False, True])
+def test_slow_precision_is_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, supported: bool
+) -> None:
+    monkeypatch.setattr(train, "cpu_multiplies_bf16", lambda: supported)
+    flags = [*CLASSIFY_FLAGS, "--epochs", "0.2", "--precision", "bf16"]
+    assert train.main(["classify", "--images", str(data / "images"), "--out", str(tmp_path / "run"), *flags]) == 0
+    assert ("no instructions for bf16" in capsys.readouterr().err) != supported
+
+
 def test_damaged_files_are_counted_and_named(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(data / "images", tmp_path / "images")
     shutil.copytree(data / "videos", tmp_path / "videos")

@@ -106,7 +106,7 @@ def test_mining_makes_a_step_harder(make: MakeTask) -> None:
     for number in range(4):
         losses = float(plain.step(number)), float(mined.step(number))
     assert losses[1] > losses[0]
-    assert mined.validate()["held_back_precision"] > 0
+    assert mined.validate()["held_back_precision"] <= plain.validate()["held_back_precision"] + 0.2
 
 
 def test_fc_layers_go_on_from_the_weights(make: MakeTask) -> None:
@@ -229,7 +229,9 @@ def test_bf16_follows_fp32(make: MakeTask) -> None:
 def test_numbers_that_cannot_be_shared_are_refused(make: MakeTask) -> None:
     with pytest.raises(InputError, match="--mined is 12: draw at least the 24 that are taken, or 0"):
         make(mined=12)
-    with pytest.raises(InputError, match="8 positives and 24 negatives of as many drawn, of 3 frames in 1 processes"):
+    with pytest.raises(InputError, match="--mined is -8"):
+        make(mined=-8)
+    with pytest.raises(InputError, match="8 positives and 24 negatives of 3 frames in 1 processes"):
         make(frames=3)
     with pytest.raises(InputError, match="of 2 frames in 4 processes"):
         make(world=World(0, 4, CPU))

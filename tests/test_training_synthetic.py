@@ -84,7 +84,7 @@ def test_photographs_are_needed(tmp_path: Path) -> None:
 
 
 def test_crowded_targets_have_their_like_beside_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A photograph with one red half: target and neighbours are never cut from the same half."""
+    """A photograph with a red half, here the target's: the box is of it alone, and green is beside it."""
     halves = np.full((200, 600, 3), (20, 20, 230), np.uint8)
     halves[:, 300:] = (20, 230, 20)
     for name in ("a", "b"):
@@ -108,6 +108,19 @@ def test_crowded_targets_have_their_like_beside_them(tmp_path: Path, monkeypatch
                 assert abs(near).max() < 6, f"{domain.name}: the box is of the target alone"
                 beside.append(green.any())
     assert len(beside) > 6 and np.mean(beside) > 0.8
+
+
+def test_halves_share_nothing() -> None:
+    rng, first = np.random.default_rng(0), set()
+    for height, width in ((40, 90), (90, 40), (7, 7), (1, 5)):
+        image = np.arange(height * width * 3, dtype=np.int64).reshape(height, width, 3)
+        for _ in range(8):
+            one, other = synthetic._halves(rng, image)
+            assert not set(one.flat) & set(other.flat) and one.size + other.size == image.size
+            assert min(one.shape) > 0 and min(other.shape) > 0
+            assert one.shape[int(width <= height)] == image.shape[int(width <= height)], "cut across the longer side"
+            first.add((height, bool(one.flat[0] == 0)))
+    assert len(first) == 8, "either half is the target's"
 
 
 def test_neighbours_keep_near(photographs: Path, monkeypatch: pytest.MonkeyPatch) -> None:

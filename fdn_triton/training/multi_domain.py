@@ -49,8 +49,8 @@ class MultiDomainConfig:
     negatives: int = 96
     """Boxes an iteration, of all frames together."""
     mined: int = 0
-    """Negatives that are drawn an iteration, of which those with the highest scores are taken, as in tracking; 0 draws
-    no more than are taken (MDNet)."""
+    """Negatives that are drawn an iteration, of which each frame's with the highest scores are taken, as in tracking; 0
+    draws no more than are taken (MDNet). Precision on held-back frames is among the taken ones, and lower with it."""
     positive_iou: float = 0.7
     negative_iou: float = 0.5
     learning_rate: float = 1e-3
@@ -141,7 +141,7 @@ class MultiDomainTraining:
     Args:
         domains: K of them.
         trunk: where the convolutions start.
-        start: the weights that the trunk has, for their feature scale and provenance.
+        start: the weights that the trunk has, for their feature scale, fc4 and fc5 if they have them, and provenance.
         config: all numbers.
         world: of the processes.
     """
@@ -161,11 +161,12 @@ class MultiDomainTraining:
         counts = config.positives, config.negatives, config.mined
         if frames < 1 or frames % world.size or any(count % frames for count in counts):
             raise InputError(
-                f"{config.positives} positives and {config.negatives} negatives of {config.mined or 'as many'} drawn, "
-                f"of {frames} frames in {world.size} processes: give multiples of --frames, and --frames as a multiple "
-                "of the processes"
+                f"{config.positives} positives and {config.negatives} negatives"
+                + (f", {config.mined} drawn," if config.mined else "")
+                + f" of {frames} frames in {world.size} processes: give multiples of --frames, and --frames as a "
+                "multiple of the processes"
             )
-        if 0 < config.mined < config.negatives:
+        if config.mined and config.mined < config.negatives:
             raise InputError(f"--mined is {config.mined}: draw at least the {config.negatives} that are taken, or 0")
         n = len(domains)
         self.net = new_module(lambda: MultiDomainNet(trunk, start, n, config), config.seed, world)

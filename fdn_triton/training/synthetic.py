@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .images import IMAGE_SUFFIXES, read_image
 
+DRAWING = 2
+"""Counts the ways in which scenes have been drawn: a run does not go on with other scenes under the same names."""
+
 _FRAME_WH = (480, 360)
 _FRAMES = 40
 _CORNERS = 12  # of an outline
@@ -90,7 +93,7 @@ class _Scene:
     ) -> None:
         size = rng.uniform(40, 130) * np.exp(rng.uniform(-0.35, 0.35) * np.array([1, -1]))
         self._size_wh = np.maximum(size, 16)
-        crowded = rng.uniform() < _CROWDED_SHARE
+        crowded = rng.uniform() < _CROWDED_SHARE and max(source.shape[:2]) > 1
         own, others = _halves(rng, source) if crowded else (source, source)
         outline = _outline(rng)
         self._target = _Cutout(rng, own, self._size_wh, outline)

@@ -116,7 +116,7 @@ def trunk_to_train(
     if not error <= _LARGEST_DIFFERENCE**2 * size:
         raise InputError(
             f"{weights.name!r} has other features, by {(error / size) ** 0.5 if size else np.inf:.0%}, without its "
-            "normalisation layers, which are left out while training: give weights of train classify"
+            "normalisation layers, which are left out while training: give weights of train classify or domains"
         )
     return trunk
 
