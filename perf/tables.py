@@ -4,8 +4,8 @@
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
 ``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
 ``peers-cpu.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does,
-``fast-choice.json`` what ``python perf/held_out.py`` does, ``ablation.json`` what ``python -m fdn_triton.evaluate
-ablation`` does.
+``fast-choice.json`` and ``held-out.json`` what ``python perf/held_out.py`` does, ``ablation*.json`` what ``python -m
+fdn_triton.evaluate ablation`` does.
 """
 
 from __future__ import annotations
@@ -35,12 +35,14 @@ def places() -> list[tuple[Path, str, str]]:
     """Every table: the text it is in, the name of its place there, and the table."""
     return [
         (README, "accuracy", accuracy_table()),
-        (README, "ablation", ablation_table()),
+        (README, "ablation", ablation_table(RESULTS / "ablation.json")),
+        (README, "ablation-short", ablation_table(RESULTS / "ablation-short.json")),
         (README, "measured", tracking_table(load())),
         (README, "presets", held_out_table()),
         (README, "peers", peers_table()),
         (README, "scaling", scaling_tables()),
         (CARD, "sequences", sequence_table()),
+        (CARD, "held-out", held_out_table(RESULTS / "held-out.json")),
     ]
 
 
@@ -113,7 +115,7 @@ def sequence_table() -> str:
     return "\n".join(lines)
 
 
-def ablation_table(path: Path = RESULTS / "ablation.json") -> str:
+def ablation_table(path: Path) -> str:
     """What was run, and a row per variant that was, with the paper's ordering beside ours."""
     if not path.exists():
         return "Not recorded here yet."
