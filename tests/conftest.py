@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+# Of modules that tests import, pytest explains failed assertions only where it is told to.
+pytest.register_assert_rewrite("evaluate_command", "frame_files", "moving_patch", "track_command", "weight_files")
+
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported: its kernels then run on CPU tensors
 

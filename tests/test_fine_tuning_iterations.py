@@ -1,67 +1,18 @@
-"""A fine-tuning iteration against autograd and torch.optim.SGD, of one head and of several together."""
+"""Fine-tuning iterations against autograd and torch.optim.SGD, of one head and of several together."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from recorded_graphs import recorded_graphs
+from narrow_heads import RATE, WIDTHS, Pool, config_of, copy_of, random_heads, random_keep, samples, some
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdn_triton.config import NetworkConfig, TrackerConfig
 from fdn_triton.fine_tuning import FineTuner, SampleRows
 from fdn_triton.heads import Heads
 
-WIDTHS = {3: (20, 16, 16, 2), 2: (20, 16, 2)}  # narrow layers: in float64 the comparison is tight and quick
-RATE = 0.02
 WAYS = pytest.mark.parametrize("together", [False, True], ids=["one", "together"])
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-def config_of(**changes: object) -> TrackerConfig:
-    small = {"batch_positives": 6, "batch_negatives": 10, "mining_negatives": 40}
-    return TrackerConfig.from_preset("paper", **{**small, **changes})
-
-
-def random_heads(widths: Sequence[int], targets: int = 1, seed: int = 0) -> Heads:
-    g = torch.Generator().manual_seed(seed)
-    pairs = list(pairwise(widths))
-    weights = [torch.randn(targets, n, m, generator=g, dtype=torch.float64) * m**-0.5 for m, n in pairs]
-    biases = [torch.randn(targets, n, generator=g, dtype=torch.float64) * 0.2 for _, n in pairs]
-    return Heads(weights, biases)
-
-
-def copy_of(heads: Heads) -> Heads:
-    return Heads([w.clone() for w in heads.weights], [b.clone() for b in heads.biases])
-
-
-def samples(count: int, width: int, seed: int) -> Tensor:
-    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def some(rows: Tensor, heads: int, count: int, seed: int) -> Tensor:
-    """[heads, count] of the rows in an order that is not theirs: an iteration must go by the rows."""
-    g = torch.Generator().manual_seed(seed)
-    return torch.stack([rows[torch.randperm(len(rows), generator=g)[:count]] for _ in range(heads)])
-
-
-class Pool:
-    """30 positives and 90 negatives in one feature matrix, and batches of them for a number of heads."""
-
-    def __init__(self, width: int = 20, heads: int = 1) -> None:
-        self.features = torch.cat((samples(30, width, seed=1) + 0.3, samples(90, width, seed=2)))
-        self.heads = heads
-
-    def batch(self, seed: int) -> SampleRows:
-        rows, device = torch.arange(120), self.features.device
-        positives = some(rows[:30], self.heads, 6, seed=10 + seed)
-        negatives = some(rows[30:], self.heads, 40, seed=20 + seed)
-        return SampleRows(self.features, positives.to(device), negatives.to(device))
 
 
 class Oracle:
@@ -107,12 +58,6 @@ def assert_head_equals(heads: Heads, target: int, oracle: Oracle, rtol: float = 
     for weight, bias, layer in zip(heads.weights, heads.biases, oracle.layers, strict=True):
         torch.testing.assert_close(weight[target], layer.weight.data, rtol=rtol, atol=atol)
         torch.testing.assert_close(bias[target], layer.bias.data, rtol=rtol, atol=atol)
-
-
-def random_keep(tuner: FineTuner, dropout: float, seed: int = 0) -> Tensor:
-    ones = tuner.new_keep()
-    drawn = torch.empty(ones.shape).bernoulli_(1 - dropout, generator=torch.Generator().manual_seed(seed))
-    return drawn.to(ones) / (1 - dropout)
 
 
 # The arithmetic
@@ -319,159 +264,3 @@ def test_one_head_at_a_time_takes_only_one() -> None:
     tuner = FineTuner(random_heads(WIDTHS[3], targets=2), config_of(), together=False)
     with pytest.raises(ValueError, match="too many values"):
         tuner.begin([0, 1], RATE)
-
-
-# What a CUDA graph needs
-
-WAITS = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "_unique2", "equal")
-DRAWS = ("bernoulli", "normal", "uniform", "rand", "native_dropout", "multinomial")
-
-
-class NothingThatWaits(TorchDispatchMode):
-    """Fails on operations that make the host wait for a GPU, that take values from the host, or that draw."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        self.names.append(name)
-        assert not name.startswith(WAITS), f"{name} waits"
-        assert not name.startswith(DRAWS), f"{name} draws"
-        assert name != "lift_fresh", "a tensor of values from the host"
-        if name.lstrip("_").startswith("index"):
-            indices = [i for arg in args for i in (arg if isinstance(arg, (list, tuple)) else [arg])][1:]
-            assert all(i.dtype != torch.bool for i in indices if isinstance(i, Tensor)), "a mask as index waits"
-        assert name != "_to_copy" or "device" not in (kwargs or {}), "a copy to another device"
-        return func(*args, **(kwargs or {}))
-
-
-@pytest.mark.parametrize(
-    "waits",
-    [
-        lambda x: x.sum().item(),
-        lambda x: bool(x[0] > 0),
-        lambda x: x[x > 0],
-        lambda x: x.index_put_((x > 0,), torch.zeros(())),
-        lambda x: x.nonzero(),
-        lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
-        lambda x: x.clone().bernoulli_(0.5),
-        lambda x: torch.randperm(3),
-        lambda x: F.one_hot(x.long()),
-        lambda x: x.to("meta"),
-    ],
-)
-def test_the_watch_sees_what_waits(waits: Any) -> None:
-    with pytest.raises(AssertionError), NothingThatWaits():
-        waits(torch.zeros(3))
-
-
-@pytest.mark.parametrize("targets", [[1], [2, 0, 1]])
-def test_an_iteration_together_waits_for_nothing_and_stays_in_place(targets: list[int]) -> None:
-    heads, pool = random_heads(WIDTHS[3], targets=3), Pool(heads=len(targets))
-    tuner = FineTuner(heads, config_of(), together=True)
-
-    def addresses() -> list[int]:
-        state = [*tuner._trained.parameters(), *tuner._velocities, *tuner._bias_velocities, tuner._rates]
-        return [tensor.data_ptr() for tensor in state]
-
-    tuner.begin(targets, RATE)
-    keep, batches, before = tuner.new_keep(), [pool.batch(0), pool.batch(1)], addresses()
-    with NothingThatWaits() as watch:
-        tuner.iterate(batches[0], keep)
-        tuner.stop(0)
-        tuner.iterate(batches[1], keep)
-    assert len(watch.names) > 60
-    assert addresses() == before
-    tuner.finish()
-    tuner.begin(targets[::-1], RATE / 2)
-    assert addresses() == before, "another group of as many heads uses the same graph"
-
-
-def test_an_iteration_together_reads_no_value() -> None:
-    """Tensors on the meta device have none: what asks for one fails."""
-    weights, biases = random_heads(WIDTHS[3], targets=3).weights, random_heads(WIDTHS[3], targets=3).biases
-    heads = Heads([w.to("meta") for w in weights], [b.to("meta") for b in biases])
-    tuner = FineTuner(heads, config_of(), together=True)
-    tuner.begin([2, 0], RATE)
-    batch = SampleRows(*(tensor.to("meta") for tensor in Pool(heads=2).batch(0)))
-    losses = tuner.iterate(batch, tuner.new_keep())
-    with pytest.raises((NotImplementedError, RuntimeError)):
-        losses.tolist()
-
-
-def fine_tuned(heads: Heads, pool: Pool, captured: bool) -> tuple[Heads, list[list[float]]]:
-    """Groups of several sizes at several rates, one head stopping early: what became of the heads, and the losses."""
-    groups = (([0, 2], RATE), ([1], RATE), ([2, 1], RATE / 2), ([0, 1, 2], RATE), ([0], RATE / 2))
-    heads, losses = copy_of(heads), []
-    tuner = FineTuner(heads, config_of(), together=True, captured=pool.features if captured else None)
-    for i, (group, rate) in enumerate(groups):
-        tuner.begin(group, rate)
-        pool.heads = len(group)
-        for j in range(3):
-            losses.append(tuner.iterate(pool.batch(10 * i + j), random_keep(tuner, 0.5, seed=j)).tolist())
-            if j == 0 and len(group) > 1:
-                tuner.stop(1)
-        tuner.finish()
-    return heads, losses
-
-
-def test_the_same_operations_on_the_same_memory_are_every_later_iteration() -> None:
-    """A recording stands in for the graph: nothing but the inputs and the memory may decide what an iteration does."""
-    heads = random_heads(WIDTHS[3], targets=3)
-    eager, eager_losses = fine_tuned(heads, Pool(), captured=False)
-    with recorded_graphs() as graphs:
-        replayed, replayed_losses = fine_tuned(heads, Pool(), captured=True)
-    assert [graph.replays for graph in graphs] == [6, 6, 3]
-    assert replayed_losses == eager_losses
-    for a, b, before in zip(replayed.parameters(), eager.parameters(), heads.parameters(), strict=True):
-        assert torch.equal(a, b)
-        assert not torch.equal(a, before)
-
-
-def test_only_rows_of_the_pool_are_captured() -> None:
-    pool = Pool()
-    tuner = FineTuner(random_heads(WIDTHS[3]), config_of(), together=True, captured=pool.features)
-    tuner.begin([0], RATE)
-    with recorded_graphs() as graphs:
-        tuner.iterate(pool.batch(0)._replace(features=pool.features.clone()), tuner.new_keep())
-        assert not graphs
-        tuner.iterate(pool.batch(0), tuner.new_keep())
-        assert len(graphs) == 1
-
-
-def on_gpu(heads: Heads, pool: Pool) -> Heads:
-    pool.features = pool.features.float().to("cuda")
-    return Heads([w.float().to("cuda") for w in heads.weights], [b.float().to("cuda") for b in heads.biases])
-
-
-@NEEDS_GPU
-def test_a_cuda_graph_does_what_eager_iterations_do() -> None:
-    pool = Pool()
-    heads = on_gpu(random_heads(WIDTHS[3], targets=3), pool)
-    eager, eager_losses = fine_tuned(heads, pool, captured=False)
-    replayed, replayed_losses = fine_tuned(heads, pool, captured=True)
-    for a, b in zip(replayed_losses, eager_losses, strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
-    for a, b in zip(replayed.parameters(), eager.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-
-
-@NEEDS_GPU
-def test_no_iteration_on_a_gpu_waits() -> None:
-    pool = Pool(heads=2)
-    heads = on_gpu(random_heads(WIDTHS[3], targets=3), pool)
-    batches = [pool.batch(i) for i in range(2)]
-    for captured in (None, pool.features):
-        tuner = FineTuner(heads, config_of(), together=True, captured=captured)
-        tuner.begin([2, 0], RATE)
-        keep = tuner.new_keep()
-        tuner.iterate(batches[0], keep)  # captures
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            tuner.stop(1)
-            tuner.iterate(batches[1], keep)
-            tuner.finish()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
