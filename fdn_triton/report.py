@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from . import __version__
+from .device import cpu_multiplies_bf16
 from .evaluation.metrics import accuracy
 from .run import STAGES, RunStatistics, Step
 from .tracker import Tracker
@@ -64,11 +65,12 @@ def summarise(
 
 
 def run_environment(device: torch.device) -> dict[str, Any]:
-    """What figures depend on besides the code: date, device, processor and versions."""
+    """What figures depend on besides the code: date, device, processor, versions."""
+    cpu = {"name": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
     return {
         "date": datetime.date.today().isoformat(),
         "device": _device_name(device),
-        "cpu": {"name": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "cpu": {**cpu, "bf16": cpu_multiplies_bf16()},  # what half precision is
         "versions": _versions(),
     }
 
