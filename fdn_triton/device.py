@@ -38,7 +38,8 @@ def choose_device(name: str | torch.device) -> torch.device:
 def cpu_multiplies_bf16() -> bool:
     """Whether this is an x86 CPU with instructions for bf16; one without takes several times as long as for fp32, for
     the FC layers' products up to a hundred times."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    probes = "_is_avx512_bf16_supported", "_is_amx_tile_supported"  # private: a release may lack them
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def convolution_dtype(name: str, device: torch.device) -> torch.dtype:
