@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 import pytest
 import track_command
-from track_command import QUICK, ROOT, TRUTH, Call, otb, rows, summary
+from small_otb import TRUTH
+from track_command import QUICK, ROOT, Call, otb, rows, summary
 
 from fdn_triton import track
 from fdn_triton.demo import clip_path

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import track_command
 from numpy.typing import NDArray
-from track_command import INIT, TRUTH, Call, Said, otb, rows, summary, write_video
+from small_otb import TRUTH
+from track_command import INIT, Call, Said, otb, rows, summary, write_video
 
 from fdn_triton import track
 from fdn_triton.demo import clip_path

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 import track_command
-from track_command import INIT, QUICK, ROOT, TRUTH, Call, otb, rows, summary
+from small_otb import TRUTH
+from track_command import INIT, QUICK, ROOT, Call, otb, rows, summary
 
 from fdn_triton.config import NetworkConfig
 from fdn_triton.weights import load_weights, save_weights, untrained_weights

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_otb import add_sequence
 
 from fdn_triton import track
 from fdn_triton.demo import clip_path
 
 ROOT = Path(__file__).resolve().parents[1]
-TRUTH = np.loadtxt(clip_path() / "groundtruth_rect.txt", delimiter=",")  # 1-based
 INIT = "120,80,40,50"
 
 # A tracker that follows nothing for long, but takes all its steps in milliseconds.
@@ -76,12 +75,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 
 def otb(frames: int = 4, name: str = "owl") -> Path:
     """The demo clip's beginning as an OTB folder."""
-    path = Path(name)
-    (path / "img").mkdir(parents=True)
-    for number in range(1, frames + 1):
-        shutil.copy(clip_path() / "img" / f"{number:04d}.jpg", path / "img")
-    np.savetxt(path / "groundtruth_rect.txt", TRUTH[:frames], "%.1f", ",")
-    return path
+    return add_sequence(Path(), name, frames=frames)
 
 
 def rows(path: Path | str) -> NDArray[np.float64]:
