@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +13,7 @@ from .boxes import xywh_to_xyxy
 from .config import ROI_BINS, STRIDE, NetworkConfig
 from .kernels import lrn_max_pool, max_roi_align
 from .roi_pool import roi_pool
+from .winograd import WinogradConvolution
 
 FEATURE_CHANNELS = 512
 ROI_FEATURES = FEATURE_CHANNELS * ROI_BINS * ROI_BINS
@@ -78,6 +80,17 @@ class Backbone(nn.Module):
     def convolutions(self) -> list[nn.Conv2d]:
         """The convolutions in order."""
         return [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
+
+    @cached_property
+    def unpadded(self) -> list[Callable[[Tensor], Tensor]]:
+        """The convolutions, biases included, of one image [1, C, H, W] that has its padding; in the fastest way that
+        gives their results up to rounding. Later changes of the weights do not reach it."""
+        return [
+            WinogradConvolution(layer)
+            if WinogradConvolution.fits(layer)
+            else partial(F.conv2d, weight=layer.weight, bias=layer.bias, stride=layer.stride)
+            for layer in self.convolutions()
+        ]
 
     @property
     def device(self) -> torch.device:

@@ -72,13 +72,13 @@ class FrameFeatures:
             convolutions = backbone.convolutions()
             source = _Map(3, frame_hw, int(convolutions[0].padding[0]), backbone.dtype)
             self._frame = _ResizedFrame(source, mean)
-            for i, convolution in enumerate(convolutions):
+            for i, (convolution, unpadded) in enumerate(zip(convolutions, backbone.unpadded, strict=True)):
                 last = i + 1 == len(convolutions)
                 border = 0 if last else int(convolutions[i + 1].padding[0])
                 scale = float(backbone.feature_scale) if last else 1.0
                 # The RoI layer reads fp32: it is small, and a CPU has no fast arithmetic of half types.
                 dtype = torch.float32 if last else backbone.dtype
-                self._stages.append(_Stage(convolution, i < POOLED_LAYERS, scale, source, border, dtype))
+                self._stages.append(_Stage(convolution, unpadded, i < POOLED_LAYERS, scale, source, border, dtype))
                 source = self._stages[-1].map
         self._features = self._stages[-1].map.padded if self._stages else torch.empty(0)
 
@@ -198,9 +198,16 @@ class _Stage:
     """A convolution, pooled or not, its output map and the rectangle of the map that holds values."""
 
     def __init__(
-        self, convolution: nn.Conv2d, pooled: bool, scale: float, source: _Map, border: int, dtype: torch.dtype
+        self,
+        convolution: nn.Conv2d,
+        unpadded: Callable[[Tensor], Tensor],
+        pooled: bool,
+        scale: float,
+        source: _Map,
+        border: int,
+        dtype: torch.dtype,
     ) -> None:
-        self._convolution = convolution
+        self._unpadded = unpadded
         self._pooled = pooled
         self._scale = scale
         self._source = source
@@ -219,7 +226,7 @@ class _Stage:
     def grow(self, cells: Rectangle) -> None:
         """Compute those of the cells that are not valid yet; the valid ones are among the cells."""
         for part in cells.around(self.valid):
-            row_bytes = 4 * self._convolution.out_channels * (part.right - part.left) * POOL_STRIDE**2
+            row_bytes = 4 * self.map.inside.shape[1] * (part.right - part.left) * POOL_STRIDE**2
             rows = max(1, _BAND_BYTES // row_bytes) if self._pooled else part.bottom - part.top
             for band in part.bands(rows):
                 self.map.at(band).copy_(self._compute(band))
@@ -236,8 +243,7 @@ class _Stage:
         convolved = self._convolved_cells(cells)
         # The border of the map before is this convolution's padding: its cell 0 is row 0 of the padded map.
         window = convolved.input_of(kernel, stride, padding=0)
-        x = self._source.padded[:, :, window.top : window.bottom, window.left : window.right]
-        x = F.conv2d(x, self._convolution.weight, self._convolution.bias, stride)
+        x = self._unpadded(self._source.padded[:, :, window.top : window.bottom, window.left : window.right])
         if not self._pooled:
             return F.relu_(x).mul_(self._scale)
         pooled_from = cells.input_of(POOL, POOL_STRIDE, POOL_PADDING)

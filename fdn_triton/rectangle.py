@@ -66,9 +66,11 @@ class Rectangle:
         yield from (part for part in parts if not part.empty)
 
     def bands(self, rows: int) -> Iterator[Rectangle]:
-        """This rectangle cut into bands of at most so many rows."""
-        for top in range(self.top, self.bottom, rows):
-            yield Rectangle(top, min(top + rows, self.bottom), self.left, self.right)
+        """This rectangle cut into bands of about the same number of rows, at most so many."""
+        height = self.bottom - self.top
+        step = -(-height // -(-height // rows)) if height > 0 else 1
+        for top in range(self.top, self.bottom, step):
+            yield Rectangle(top, min(top + step, self.bottom), self.left, self.right)
 
 
 NOTHING = Rectangle(0, 0, 0, 0)

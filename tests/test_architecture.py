@@ -25,6 +25,7 @@ LAYERS = (
         "frame_upload",
         "kernels",
         "roi_pool",
+        "winograd",
         "demo",
         "demo.scenery",
     },
