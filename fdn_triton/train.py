@@ -78,7 +78,7 @@ _NO_BF16 = (
     "another --out"
 )
 _LEAST = {
-    0: ("seed", "synthetic", "mined"),
+    0: ("seed", "synthetic", "mined", "embedding"),
     1: (
         *("log_every", "validate_every", "track_every", "track_frames", "cycles", "positives", "negatives"),
         *("image_side", "window", "target_size_min"),

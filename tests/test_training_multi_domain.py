@@ -137,6 +137,22 @@ def test_it_learns_and_moves_the_branch_of_its_domain_only(make: MakeTask) -> No
     assert task.validate()["held_back_precision"] > 0.4, "by chance it is a quarter"
 
 
+def test_the_embedding_loss_tells_the_domains_targets_apart(make: MakeTask) -> None:
+    domains = [PaintedDomain(str(i)) for i in range(4)]
+    plain, embedding = make(domains, dropout=0.0), make(domains, dropout=0.0, embedding=0.5)
+    before = parameters(embedding)
+    apart = float(embedding.step(0)) - float(plain.step(0))
+    assert apart == pytest.approx(0.5 * np.log(4), rel=0.1), "branches that are alike know nothing of the domain"
+    branches = {f"_layers.{2 + i}.{part}" for i in range(4) for part in ("weight", "bias")}
+    assert branches <= changed(embedding, before), "every branch learns what its target is not"
+
+    images, boxes = embedding._batch(1, 2, training_frames(domains[2]))
+    features = embedding.net.features(images, ALONE.autocast("fp32"))
+    hidden = embedding.net.hidden_output(features, boxes)
+    for i, branch in enumerate(embedding.net.branches):
+        torch.testing.assert_close(embedding.net.target_scores(hidden)[:, i], branch(hidden)[:, 1])
+
+
 def test_convolutions_can_stay(make: MakeTask) -> None:
     task = make(convolution_rate=0.0)
     before = parameters(task)

@@ -1,7 +1,8 @@
 """Multi-domain training: one shared network, a branch of the last layer for every domain (paper 3.3; MDNet).
 
 One iteration takes one domain: 8 of its frames, 32 boxes on the target and 96 beside it. Softmax cross-entropy goes
-through the domain's branch, fc5, fc4 and max-RoIAlign into the convolutions.
+through the domain's branch, fc5, fc4 and max-RoIAlign into the convolutions; RT-MDNet's instance embedding loss, which
+tells the domains' targets apart, may be added.
 """
 
 from __future__ import annotations
@@ -53,6 +54,9 @@ class MultiDomainConfig:
     draws no more than are taken (MDNet). Precision on held-back frames is among the taken ones, and lower with it."""
     positive_iou: float = 0.7
     negative_iou: float = 0.5
+    embedding: float = 0.0
+    """Weight of the instance embedding loss (RT-MDNet, 3.3: 0.1), by which each domain's target must score higher in
+    its own branch than in the others'; 0 leaves it out (MDNet)."""
     learning_rate: float = 1e-3
     """Of fc4 and fc5 at the beginning; biases learn at twice it. All rates fall to 0 along a cosine."""
     convolution_rate: float = 1e-3
@@ -115,6 +119,10 @@ class MultiDomainNet(nn.Module):
 
         Without ``dropout`` nothing is dropped.
         """
+        return self.branches[domain](self.hidden_output(features, boxes_xywh, dropout))
+
+    def hidden_output(self, features: Tensor, boxes_xywh: Tensor, dropout: Dropout | None = None) -> Tensor:
+        """What the branches multiply, [N * K, 512]; the arguments are those of :meth:`forward`."""
         n, k = boxes_xywh.shape[:2]
         index = torch.arange(n, device=features.device).repeat_interleave(k)[:, None]
         rois = torch.cat((index, xywh_to_xyxy(boxes_xywh.reshape(-1, 4))), dim=1)
@@ -126,7 +134,12 @@ class MultiDomainNet(nn.Module):
         x = bins.permute(0, 2, 3, 1).flatten(1)  # (y, x, channel)
         for layer in self.hidden:
             x = dropped(F.relu(layer(x)), self._config.dropout, dropout)
-        return self.branches[domain](x)
+        return x
+
+    def target_scores(self, hidden_output: Tensor) -> Tensor:
+        """[N, domains]: target score in every branch, by the :meth:`hidden_output` [N, 512]."""
+        weight, bias = (torch.stack([getattr(b, name)[TARGET] for b in self.branches]) for name in ("weight", "bias"))
+        return F.linear(hidden_output, weight, bias)
 
     @torch.no_grad()
     def margins(self, features: Tensor, boxes_xywh: Tensor, domain: int) -> Tensor:
@@ -192,8 +205,12 @@ class MultiDomainTraining:
         features = self.net.features(images, world.autocast(config.precision))
         boxes = self._hardest(features.detach(), boxes, domain)
         dropout = Dropout(random_generator(world.device, config.seed, 3, number), world)
-        scores = self.net(features, boxes, domain, dropout)
-        loss = F.cross_entropy(scores, self._labels(len(images)))
+        hidden = self.net.hidden_output(features, boxes, dropout)
+        labels = self._labels(len(images))
+        loss = F.cross_entropy(self.net.branches[domain](hidden), labels)
+        if config.embedding:
+            scores = self.net.target_scores(hidden[labels == TARGET])
+            loss = loss + config.embedding * F.cross_entropy(scores, labels.new_full((len(scores),), domain))
         self.net.zero_grad()
         loss.backward()
         world.average_gradients(self.net)
