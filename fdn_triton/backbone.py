@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -82,15 +83,25 @@ class Backbone(nn.Module):
         return [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
 
     @cached_property
-    def unpadded(self) -> list[Callable[[Tensor], Tensor]]:
-        """The convolutions, biases included, of one image [1, C, H, W] that has its padding; in the fastest way that
-        gives their results up to rounding. Later changes of the weights do not reach it."""
+    def unpadded_convolutions(self) -> list[Callable[[Tensor], Tensor]]:
+        """The convolutions, biases included, of one image [1, C, H, W] that has its padding, in the fastest way that
+        gives their results up to rounding. Made at the first use, and anew after weights were moved, cast or loaded;
+        what is written into them otherwise need not reach it."""
         return [
             WinogradConvolution(layer)
             if WinogradConvolution.fits(layer)
             else partial(F.conv2d, weight=layer.weight, bias=layer.bias, stride=layer.stride)
             for layer in self.convolutions()
         ]
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Backbone:
+        self.__dict__.pop("unpadded_convolutions", None)
+        return super()._apply(*args, **kwargs)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`torch.nn.Module.load_state_dict`."""
+        self.__dict__.pop("unpadded_convolutions", None)
+        return super().load_state_dict(*args, **kwargs)
 
     @property
     def device(self) -> torch.device:

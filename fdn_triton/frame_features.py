@@ -72,7 +72,7 @@ class FrameFeatures:
             convolutions = backbone.convolutions()
             source = _Map(3, frame_hw, int(convolutions[0].padding[0]), backbone.dtype)
             self._frame = _ResizedFrame(source, mean)
-            for i, (convolution, unpadded) in enumerate(zip(convolutions, backbone.unpadded, strict=True)):
+            for i, (convolution, unpadded) in enumerate(zip(convolutions, backbone.unpadded_convolutions, strict=True)):
                 last = i + 1 == len(convolutions)
                 border = 0 if last else int(convolutions[i + 1].padding[0])
                 scale = float(backbone.feature_scale) if last else 1.0

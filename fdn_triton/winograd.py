@@ -6,7 +6,8 @@ takes 36 products a channel instead of 144, and all tiles together 36 products o
 sum of four, each with its share of the taps over every second row and column: they meet at the points, and those with
 fewer taps do without the last one.
 
-Results are those of the direct sums up to rounding, in fp32 about 3e-6 of the largest value.
+Results are those of the direct sums up to rounding, in fp32 about 3e-6 of the largest value of the tile's inputs. One
+that is not finite reaches all 16 outputs of its tiles.
 """
 
 from __future__ import annotations
@@ -24,11 +25,17 @@ from numpy.polynomial import polynomial
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .kernels.scratch import scratch
+
 _TILE, _TAPS = 4, 3  # outputs and, at most, taps along an axis
 _POINTS = _TILE + _TAPS - 1
 _FINITE = (0.0, 1.0, -1.0, 0.5, -2.0)  # behind infinity; they round less than 0, 1, -1, 2, -2
 _ONE = 1 + _FINITE.index(1.0)
-_TILES_AT_ONCE = 256  # enough rows for the products of matrices, few enough to stay in the cache
+_TILES_AT_ONCE = 256  # rows of the products of matrices: more gained nothing (AMD EPYC, 2 threads, 2026-11-25)
+# Below these the direct way is faster (measured there too: conv2 and conv3 of the trunk, 4x60 to 71x125 outputs).
+_LEAST_CHANNELS = 64
+_LEAST_TILES = 12  # times the stride: they share the filters
+_LEAST_FILLED = 10  # outputs of a tile's 16, on average
 
 
 @dataclass(frozen=True)
@@ -47,46 +54,40 @@ class _Phase:
 
 
 class WinogradConvolution:
-    """A convolution of one image in fp32, without padding; it allocates no more than its result.
+    """A convolution of one image in fp32, without padding; besides the result, its memory is scratch of the thread.
 
     Args:
-        convolution: one that :meth:`fits`; its padding is left to the caller.
+        convolution: one that :meth:`fits`; its padding is left to the caller. The filters are taken as they are now.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
-        self._convolution = convolution
         self._kernel, self._stride = convolution.kernel_size[0], convolution.stride[0]
+        self._weight, self._bias = convolution.weight, convolution.bias
         self._phases = [self._phase(*place) for place in product(range(self._stride), repeat=2)]
         to_outputs = _matrices(_TAPS)[2]
         self._to_outputs = _fp32(np.kron(to_outputs, to_outputs))
-        channels, out_channels = convolution.in_channels, convolution.out_channels
-        self._patches = _buffer(max(_POINTS**2 * channels, _TILE**2 * out_channels))
-        self._values = _buffer(_POINTS**2 * channels)
-        self._products = _buffer(_POINTS**2 * out_channels)
 
     @staticmethod
     def fits(convolution: nn.Conv2d) -> bool:
-        """Whether it is in fp32 on a CPU, and has the taps and channels for which this is faster."""
-        kernel, stride, weight = convolution.kernel_size[0], convolution.stride[0], convolution.weight
+        """Whether it is a plain one in fp32 on a CPU, of three taps a stride and enough channels to be faster."""
+        (kernel, width), (stride, right), weight = convolution.kernel_size, convolution.stride, convolution.weight
+        plain = kernel == width and stride == right and convolution.dilation == (1, 1) and convolution.groups == 1
         on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-        return on_cpu and -(-kernel // stride) == _TAPS and min(weight.shape[:2]) >= 64
+        return plain and on_cpu and -(-kernel // stride) == _TAPS and min(weight.shape[:2]) >= _LEAST_CHANNELS
 
     def __call__(self, x: Tensor) -> Tensor:
         """[1, C, H, W], best channels-last in memory, to [1, O, (H - kernel) // stride + 1, ...], channels-last."""
         height, width = ((side - self._kernel) // self._stride + 1 for side in x.shape[2:])
         rows, columns = -(-height // _TILE), -(-width // _TILE)
-        # Where much of the tiles is wasted, or too few share the filters, the direct way is faster.
-        few = height * width < 10 * rows * columns or rows * columns < 12 * self._stride
-        if few or min(height, width) < _TILE:
-            return F.conv2d(x, self._convolution.weight, self._convolution.bias, self._stride)
+        few = rows * columns < _LEAST_TILES * self._stride or height * width < _LEAST_FILLED * rows * columns
+        parameters = [self._weight] if self._bias is None else [self._weight, self._bias]
+        learns = torch.is_grad_enabled() and any(each.requires_grad for each in (x, *parameters))
+        if few or learns or min(height, width) < _TILE or len(x) != 1 or x.dtype != torch.float32:
+            return F.conv2d(x, self._weight, self._bias, self._stride)
         pixels = x.permute(0, 2, 3, 1)[0]
-        out = torch.empty((height, width, self._convolution.out_channels), dtype=torch.float32, device="cpu")
-        columns_at_once = min(columns, _TILES_AT_ONCE)
-        bands = -(-rows * columns_at_once // _TILES_AT_ONCE)
-        rows_at_once = -(-rows // bands)
-        for top, left in product(range(0, rows, rows_at_once), range(0, columns, columns_at_once)):
-            some_rows = range(top, min(top + rows_at_once, rows))
-            self._tiles(pixels, out, some_rows, range(left, min(left + columns_at_once, columns)))
+        out = torch.empty((height, width, len(self._weight)), dtype=torch.float32, device="cpu")
+        for some_rows, some_columns in product(*_at_once(rows, columns)):
+            self._tiles(pixels, out, some_rows, some_columns)
         return out.permute(2, 0, 1)[None]
 
     def _tiles(self, pixels: Tensor, out: Tensor, rows: range, columns: range) -> None:
@@ -94,23 +95,23 @@ class WinogradConvolution:
         height, width, channels = out.shape
         grid, n = (len(rows), len(columns)), len(rows) * len(columns)
         runs = list(product(_runs(rows, height), _runs(columns, width)))
-        products = _of_buffer(self._products, _POINTS, _POINTS, n, channels)
+        products = scratch("winograd products", (_POINTS, _POINTS, n, channels), self._to_outputs)
         for i, phase in enumerate(self._phases):
             high, wide, inputs, _ = phase.weight.shape
-            patches = _of_buffer(self._patches, high, wide, *grid, inputs)
+            patches = scratch("winograd patches", (high, wide, *grid, inputs), self._to_outputs)
             seen = pixels[phase.down :: self._stride, phase.right :: self._stride]
             for (row, top, n_rows), (column, left, n_columns) in runs:
                 of_run = seen[top : top + _TILE * (n_rows - 1) + high, left : left + _TILE * (n_columns - 1) + wide]
                 of_run = of_run.unfold(0, high, _TILE).unfold(1, wide, _TILE).permute(3, 4, 0, 1, 2)
                 patches[:, :, row : row + n_rows, column : column + n_columns] = of_run
-            values = _of_buffer(self._values, high, wide, n, inputs)
+            values = scratch("winograd values", (high, wide, n, inputs), self._to_outputs)
             _combine(phase.to_points, patches, out=values)
             for row_products, row_values, row_weight in zip(products, values, phase.weight, strict=False):
-                # The first phase has all points, and its products are the first sum.
-                row_products[:wide].baddbmm_(row_values, row_weight, beta=min(i, 1))
-        if self._convolution.bias is not None:
-            products[_ONE, _ONE] += self._convolution.bias  # all outputs hold the product at this point once
-        tiles = _of_buffer(self._patches, _TILE, _TILE, *grid, channels)
+                # The first phase has all points: it overwrites what the memory held.
+                row_products[:wide].baddbmm_(row_values, row_weight, beta=0 if i == 0 else 1)
+        if self._bias is not None:
+            products[_ONE, _ONE] += self._bias.detach()  # all outputs hold the product at this point once
+        tiles = scratch("winograd tiles", (_TILE, _TILE, *grid, channels), self._to_outputs)
         _combine(self._to_outputs, products, out=tiles)
         for (row, top, n_rows), (column, left, n_columns) in runs:
             of_run = tiles[:, :, row : row + n_rows, column : column + n_columns]
@@ -119,9 +120,9 @@ class WinogradConvolution:
 
     def _phase(self, down: int, right: int) -> _Phase:
         stride = self._stride
-        filters = self._convolution.weight.detach()[:, :, down::stride, right::stride].double()
+        filters = self._weight.detach()[:, :, down::stride, right::stride].double()
         along, across = (_matrices(taps) for taps in filters.shape[2:])
-        at_points = torch.einsum("ni,ocij,mj->nmco", torch.tensor(along[1]), filters, torch.tensor(across[1]))
+        at_points = torch.einsum("ni,ocij,mj->nmco", torch.from_numpy(along[1]), filters, torch.from_numpy(across[1]))
         return _Phase(down, right, _fp32(np.kron(along[0], across[0])), at_points.float().contiguous())
 
 
@@ -147,6 +148,17 @@ def _matrices(taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDAr
     )
 
 
+def _at_once(rows: int, columns: int) -> tuple[list[range], list[range]]:
+    """Rows and columns of tiles in parts of about the same size, of which no two make more than are done at once."""
+    wide = min(columns, _TILES_AT_ONCE)
+    return _parts(rows, _TILES_AT_ONCE // wide), _parts(columns, wide)
+
+
+def _parts(count: int, most: int) -> list[range]:
+    step = -(-count // -(-count // most))
+    return [range(first, min(first + step, count)) for first in range(0, count, step)]
+
+
 def _runs(tiles: range, size: int) -> Iterator[tuple[int, int, int]]:
     """Tiles of an axis of so many outputs, in runs without gaps: (place among the tiles, first output, tiles).
 
@@ -168,11 +180,3 @@ def _combine(matrix: Tensor, x: Tensor, out: Tensor) -> None:
 
 def _fp32(matrix: NDArray[np.floating[Any]]) -> Tensor:
     return torch.tensor(matrix, dtype=torch.float32, device="cpu")
-
-
-def _buffer(numbers_a_tile: int) -> Tensor:
-    return torch.empty(numbers_a_tile * _TILES_AT_ONCE, dtype=torch.float32, device="cpu")
-
-
-def _of_buffer(buffer: Tensor, *shape: int) -> Tensor:
-    return buffer[: math.prod(shape)].view(shape)

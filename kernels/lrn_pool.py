@@ -10,21 +10,19 @@ Source: paper section 3.2 (VGG-M's norm and pool layers). ``alpha`` multiplies t
 PyTorch's ``LocalResponseNorm(size, alpha * size, beta, k)`` is the same function.
 
 On a GPU :mod:`.gpu.lrn_pool` does it in one pass over the map, for windows of up to 5 channels. On a CPU the map is
-worked through in bands of rows, in memory that is kept and stays in the cache. In both, the normalised map, four times
-as large as the result, is never written out. Deterministic. With a gradient to compute, the reference is used instead.
+worked through in bands of rows, in memory that is kept and stays in the cache. In both ways the normalised map, four
+times as large as the result, is never written out. Deterministic. With a gradient to compute, the reference is used
+instead.
 """
 
 from __future__ import annotations
-
-import math
-import threading
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import runs_on_triton
+from .scratch import scratch
 
 _BAND_BYTES = 2 << 20  # of the input, per band
 
@@ -76,9 +74,9 @@ def lrn_max_pool(
         bottom = min(top + step, out_h)
         first, last = top * stride - above, (bottom - 1) * stride - above + pool
         normalised = _lrn(rows[:, max(first, 0) : min(last, height)], size, alpha, beta, k)
-        of_rows = _scratch("pooled rows", (n_images, bottom - top, width, channels), normalised)
+        of_rows = scratch("pooled rows", (n_images, bottom - top, width, channels), normalised)
         _pool(normalised, 1, pool, stride, max(-first, 0), out=of_rows)
-        of_band = _scratch("pooled", (n_images, bottom - top, out_w, channels), normalised)
+        of_band = scratch("pooled", (n_images, bottom - top, out_w, channels), normalised)
         _pool(of_rows, 2, pool, stride, left, out=of_band)
         out[:, top:bottom] = of_band
     return out.permute(0, 3, 1, 2)
@@ -124,18 +122,22 @@ def _check(
 def _lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     """[..., C] -> [..., C] in at least fp32: relu(x) / (k + alpha * neighbouring sum of squares) ^ beta.
 
-    The result is scratch, overwritten by the next call.
+    On a CPU the result is scratch, overwritten by the next call.
     """
     channels, radius = x.shape[-1], size // 2
     dtype = torch.promote_types(x.dtype, torch.float32)  # squares overflow fp16 above 255
     like = x.new_empty(0, dtype=dtype)
-    positive = torch.clamp(x.to(dtype), min=0, out=_scratch("positive", x.shape, like))
+    positive = scratch("positive", x.shape, like)
+    if x.dtype == dtype:
+        torch.clamp(x, min=0, out=positive)
+    else:
+        positive.copy_(x).clamp_(min=0)
     # One long row of pixels with `radius` numbers between them, so that sums over channels are sums of shifted rows.
     # Every number is a share of k plus alpha times a square: the sum over a window is the whole denominator.
     share = k / size
     pixels, width = x.shape[:-1], channels + radius
     count = positive.numel() // channels * width
-    row = _scratch("squares", (count + 2 * radius,), like)
+    row = scratch("squares", (count + 2 * radius,), like)
     row[:radius] = row[count + radius :] = share
     squares = row[radius : radius + count].view(*pixels, width)
     squares[..., channels:] = share
@@ -143,13 +145,13 @@ def _lrn(x: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
     denominator = row
     if radius:
         # Pairs and one single: fewer sums than one by one.
-        pairs = torch.add(row[:-1], row[1:], out=_scratch("pairs", (len(row) - 1,), like))
-        denominator = _scratch("denominator", (count,), like)
+        pairs = torch.add(row[:-1], row[1:], out=scratch("pairs", (len(row) - 1,), like))
+        denominator = scratch("denominator", (count,), like)
         torch.add(row[2 * radius :], pairs[:count], out=denominator)
         for shift in range(2, 2 * radius, 2):
             denominator += pairs[shift : shift + count]
     if beta == 0.75:  # d^-0.75 = 1 / sqrt(d * sqrt(d)): no pow
-        denominator.mul_(torch.sqrt(denominator, out=_scratch("pairs", denominator.shape, like))).rsqrt_()
+        denominator.mul_(torch.sqrt(denominator, out=scratch("root", denominator.shape, like))).rsqrt_()
     else:
         denominator.pow_(-beta)
     return positive.mul_(denominator.view(*pixels, width)[..., :channels])
@@ -175,18 +177,3 @@ def _pool(x: Tensor, dim: int, pool: int, stride: int, before: int, out: Tensor)
     for first, last, seen in taps:
         part = out.narrow(dim, first, last - first)
         torch.maximum(part, seen, out=part)
-
-
-_kept = threading.local()
-
-
-def _scratch(name: str, shape: Sequence[int], like: Tensor) -> Tensor:
-    """Memory for a step's result. A CPU's is kept, per thread: fresh pages would cost it more than the step."""
-    if like.device.type != "cpu":
-        return like.new_empty(shape)
-    key, count = f"{name} {like.dtype}", math.prod(shape)
-    kept: Tensor | None = getattr(_kept, key, None)
-    if kept is None or len(kept) < count:
-        kept = like.new_empty(count)
-        setattr(_kept, key, kept)
-    return kept[:count].view(shape)

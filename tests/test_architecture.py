@@ -25,11 +25,10 @@ LAYERS = (
         "frame_upload",
         "kernels",
         "roi_pool",
-        "winograd",
         "demo",
         "demo.scenery",
     },
-    {"config", "device", "frame", "resampling", "frame_source", "ground_truth"},
+    {"config", "device", "frame", "resampling", "frame_source", "ground_truth", "winograd"},
     {"evaluation", "evaluation.metrics", "demo.generate"},
     {"sampling", "sequence", "foreign_weights", "results", "window", "command_line"},
     {"weights", "backbone", "target_sampling"},
@@ -65,7 +64,7 @@ LAYERS = (
     {"training.classification", "training.multi_domain"},
     {"train"},
 )
-USE_KERNELS = {"backbone", "frame", "heads", "training.multi_domain"}
+USE_KERNELS = {"backbone", "frame", "heads", "winograd", "training.multi_domain"}
 PRINT = {"track", "command_line", "report", "demo.__main__", "demo.generate"}
 PRINT |= {"evaluate", "train", "vot", "evaluation.going_on", "evaluation.otb_command", "evaluation.vot_command"}
 PRINT |= {"evaluation.ablation_command"}

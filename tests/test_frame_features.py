@@ -332,7 +332,9 @@ def test_parts_around_an_inner_rectangle_cover_exactly(ys: list[int], xs: list[i
 @given(_RECTANGLES, st.integers(1, 7))
 def test_bands(a: Rectangle, rows: int) -> None:
     bands = list(a.bands(rows))
-    assert all(0 < band.bottom - band.top <= rows for band in bands)
+    heights = [band.bottom - band.top for band in bands]
+    assert all(0 < height <= rows for height in heights)
+    assert len(set(heights[:-1])) <= 1 and len(bands) == -(-sum(heights) // rows), "as few and as equal as they can be"
     covered = [cell for band in bands for cell in _cells(band)]
     assert len(covered) == len(set(covered))
     assert set(covered) == _cells(a)

@@ -202,3 +202,31 @@ def test_input_is_unchanged_and_results_repeat() -> None:
 def test_what_is_refused(op: Any, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         op(**{"x": _input((1, 5, 7, 7)), **changes})
+
+
+@pytest.mark.parametrize("size", [7, 9])
+def test_wider_windows(size: int) -> None:
+    x = _input((1, 20, 9, 8))
+    expected = _pooled(_normalised(x, size), 3, 2, (1, 1, 1, 1))
+    torch.testing.assert_close(lrn_max_pool(x, size).double(), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("pool, stride, padding", [(2, 3, 1), (1, 2, 0), (4, 5, 2), (2, 2, 1)])
+def test_windows_apart_and_padding(pool: int, stride: int, padding: int) -> None:
+    x = _input((2, 6, 11, 10))
+    expected = _pooled(_normalised(x), pool, stride, (padding,) * 4)
+    torch.testing.assert_close(
+        lrn_max_pool(x, pool=pool, stride=stride, padding=padding).double(), expected, rtol=1e-5, atol=0
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_on_a_cpu_what_is_not_finite_reaches_what_holds_it(value: float, dtype: torch.dtype) -> None:
+    x = _input((1, 12, 9, 9)).to(dtype)
+    clean = lrn_max_pool(x)
+    x[0, 5, 4, 4] = value
+    actual, expected = lrn_max_pool(x), lrn_max_pool_ref(x)
+    torch.testing.assert_close(actual, expected, rtol=1e-2, atol=0, equal_nan=True)
+    touched = ~actual.isfinite() | (actual != clean)
+    assert bool(touched.any()) and not bool(touched[:, [0, 1, 2, 8, 9, 10, 11]].any())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from unittest import mock
 
 import numpy as np
@@ -11,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fdn_triton import winograd as module
-from fdn_triton.winograd import WinogradConvolution, _matrices
+from fdn_triton.winograd import WinogradConvolution, _at_once, _matrices
 
-TOLERANCE = 1e-5  # of the largest value
+TOLERANCE = 1e-5  # of the largest value; measured: 2e-6 to 3e-6 with 100 times as many channels
 
 
 def make(kernel: int, stride: int, channels: int = 64, out_channels: int = 72, bias: bool = True) -> nn.Conv2d:
@@ -41,7 +43,7 @@ def check(convolution: nn.Conv2d, x: Tensor, fast: WinogradConvolution | None = 
     assert (actual - expected).abs().max() < TOLERANCE * expected.abs().max()
 
 
-@pytest.mark.parametrize("kernel, stride", [(3, 1), (5, 2), (6, 2), (7, 3), (9, 3)])
+@pytest.mark.parametrize("kernel, stride", [(3, 1), (5, 2), (6, 2), (7, 3), (8, 3), (9, 3)])
 @pytest.mark.parametrize("size", [(24, 28), (25, 30), (27, 23)])
 def test_every_kernel_of_three_taps_a_stride_gives_the_direct_result(
     kernel: int, stride: int, size: tuple[int, int]
@@ -51,10 +53,18 @@ def test_every_kernel_of_three_taps_a_stride_gives_the_direct_result(
     check(convolution, image(convolution, *size))
 
 
-@pytest.mark.parametrize("size", [(100, 50), (66, 79), (10, 1100), (1030, 9)])
+@pytest.mark.parametrize("size", [(100, 50), (66, 79), (68, 120), (20, 400), (10, 1100), (1030, 11)])
 def test_more_tiles_than_are_worked_on_at_once(size: tuple[int, int]) -> None:
     convolution = make(3, 1)
     check(convolution, image(convolution, *size))
+
+
+def test_the_parts_hold_every_tile_once_and_are_small_enough() -> None:
+    for rows, columns in product([*range(1, 40), 63, 257, 700], repeat=2):
+        some_rows, some_columns = _at_once(rows, columns)
+        assert [row for part in some_rows for row in part] == list(range(rows))
+        assert [column for part in some_columns for column in part] == list(range(columns))
+        assert max(map(len, some_rows)) * max(map(len, some_columns)) <= module._TILES_AT_ONCE
 
 
 def test_pixels_that_make_no_further_output_change_nothing() -> None:
@@ -84,6 +94,60 @@ def test_a_call_does_not_depend_on_those_before() -> None:
     check(convolution, x, fast)
 
 
+def test_threads_do_not_disturb_each_other() -> None:
+    convolution = make(3, 1)
+    fast = WinogradConvolution(convolution)
+    inputs = [image(convolution, 40, 40) for _ in range(4)]
+    expected = [fast(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(10):
+            for actual, right in zip(pool.map(fast, inputs), expected, strict=True):
+                torch.testing.assert_close(actual, right, rtol=0, atol=0)
+
+
+def test_inference_mode_leaves_nothing_behind() -> None:
+    convolution = make(3, 1)
+    x = image(convolution, 26, 26)
+    with ThreadPoolExecutor(1) as pool, torch.inference_mode():  # a thread that has no scratch yet
+        pool.submit(lambda: torch.inference_mode(True).__enter__() and WinogradConvolution(convolution)(x)).result()
+    with torch.inference_mode():
+        inside = WinogradConvolution(convolution)(x)
+    torch.testing.assert_close(WinogradConvolution(convolution)(x), inside, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("of", ["weight", "bias", "input"])
+def test_gradients_take_the_direct_way(of: str) -> None:
+    convolution = make(3, 1)
+    x = image(convolution, 24, 24)
+    tensor = {"weight": convolution.weight, "bias": convolution.bias, "input": x}[of]
+    tensor.requires_grad_(True)
+    fast = WinogradConvolution(convolution)
+    fast(x).sum().backward()
+    assert tensor.grad is not None and float(tensor.grad.abs().max()) > 0
+    with torch.no_grad():
+        check(convolution, x, fast)
+
+
+def test_several_images_and_other_types_take_the_direct_way() -> None:
+    convolution = make(3, 1)
+    fast = WinogradConvolution(convolution)
+    two = torch.cat([image(convolution, 24, 24)] * 2)
+    torch.testing.assert_close(fast(two), convolution(two), rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="type"):
+        fast(two[:1].double())
+
+
+def test_a_value_that_is_not_finite_reaches_its_tiles_only() -> None:
+    convolution = make(3, 1)
+    x = image(convolution, 24, 24)
+    clean = WinogradConvolution(convolution)(x)
+    x[0, 0, 10, 13] = float("nan")  # outputs 8 to 10 x 11 to 13 see it, and four tiles hold these
+    out = WinogradConvolution(convolution)(x)
+    assert bool(out[0, :, 8:11, 11:14].isnan().all())
+    out[:, :, 8:12, 8:16] = clean[:, :, 8:12, 8:16]
+    torch.testing.assert_close(out, clean, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("size", [(1, 1), (3, 100), (8, 8), (9, 13), (5, 40)])
 def test_few_or_badly_filled_tiles_go_the_direct_way(size: tuple[int, int]) -> None:
     convolution = make(5, 2)
@@ -101,8 +165,12 @@ def test_few_or_badly_filled_tiles_go_the_direct_way(size: tuple[int, int]) -> N
         nn.Conv2d(3, 96, 3),
         nn.Conv2d(64, 64, 3, dtype=torch.bfloat16),
         nn.Conv2d(64, 64, 3, device="meta"),
+        nn.Conv2d(64, 64, 3, dilation=2),
+        nn.Conv2d(64, 64, 3, stride=(1, 2)),
+        nn.Conv2d(64, 64, (3, 5)),
+        nn.Conv2d(128, 128, 3, groups=2),
     ],
-    ids=["four taps", "one tap", "two taps", "three channels", "bf16", "another device"],
+    ids=["four taps", "one tap", "two taps", "three channels", "bf16", "a device", "dilated", "stride", "kernel", "groups"],
 )
 def test_others_do_not_fit(convolution: nn.Conv2d) -> None:
     assert not WinogradConvolution.fits(convolution)

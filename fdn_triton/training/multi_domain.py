@@ -56,7 +56,7 @@ class MultiDomainConfig:
     negative_iou: float = 0.5
     embedding: float = 0.0
     """Weight of the instance embedding loss (RT-MDNet, 3.3: 0.1), by which each domain's target must score higher in
-    its own branch than in the others'; 0 leaves it out (MDNet)."""
+    its own branch than in the others'; all branches then learn, and decay, in every iteration. 0 leaves it out."""
     learning_rate: float = 1e-3
     """Of fc4 and fc5 at the beginning; biases learn at twice it. All rates fall to 0 along a cosine."""
     convolution_rate: float = 1e-3
