@@ -3,7 +3,7 @@
 ``--write`` puts them into the texts, each between ``<!-- name -->`` and ``<!-- /name -->``.
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
 ``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
-``peers-cpu.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does,
+``peers-*.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does,
 ``fast-choice.json`` and ``held-out.json`` what ``python perf/held_out.py`` does, ``ablation*.json`` what ``python -m
 fdn_triton.evaluate ablation`` does.
 """
@@ -40,6 +40,7 @@ def places() -> list[tuple[Path, str, str]]:
         (README, "measured", tracking_table(load())),
         (README, "presets", held_out_table()),
         (README, "peers", peers_table()),
+        (README, "peers-bf16", peers_table(RESULTS / "peers-cpu-bf16.json")),
         (README, "scaling", scaling_tables()),
         (CARD, "sequences", sequence_table()),
         (CARD, "held-out", held_out_table(RESULTS / "held-out.json")),
