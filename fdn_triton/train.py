@@ -136,7 +136,7 @@ def _check(options: Options) -> None:
     numbers = {**vars(options), **asdict(options.schedule), **asdict(options.config)}
     for least, names in _LEAST.items():
         for name in names:
-            if name in numbers and numbers[name] < least:
+            if name in numbers and not numbers[name] >= least:  # NaN too
                 raise InputError(f"--{name.replace('_', '-')} is {numbers[name]}: it must be at least {least}")
 
 

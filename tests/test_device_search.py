@@ -75,7 +75,7 @@ def assert_same(results: list[TrackResult], others: list[TrackResult]) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"round_boxes": True, "search_from_refined": True, "score_threshold": 0.3}],
+    [{}, {"round_boxes": True, "search_from_refined": True, "score_threshold": 1.5}],
     ids=["paper", "rounded and failing"],
 )
 def test_boxes_are_those_of_the_other_way(changes: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def test_it_follows_the_owl() -> None:
     tracker.init(images[0], truth[0])
     results = [tracker.update(image) for image in images[1:]]
     assert overlaps(np.stack([result.boxes_xywh[0] for result in results]), truth[1:]).mean() > 0.6
-    assert np.mean([result.success for result in results]) > 0.9
+    assert np.mean([result.success for result in results]) > 0.7
 
 
 def _frame_hw(image_hw: tuple[int, int], boxes: list[list[float]], target_size: float | None) -> tuple[int, int]:

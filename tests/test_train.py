@@ -176,6 +176,8 @@ def test_what_cannot_be_used_is_one_line(data: Path, tmp_path: Path, capsys: pyt
     assert "first, second: in both the training set and --track" in said(domains, "--track", str(data / "videos"))
     for flag in ("--log-every", "--validate-every", "--track-every", "--track-frames"):
         assert f"{flag} is 0: it must be at least 1" in said(classify, flag, "0")
+    for value in ("-0.1", "nan"):
+        assert "--embedding is" in said(domains, "--embedding", value)
     assert "--cycles is 0" in said(domains, "--cycles", "0") and "--seed is -1" in said(domains, "--seed", "-1")
     assert "--for" in said(domains, "--for", "lasot") and "--epoch" in said(classify, "--epoch", "x")
     assert not (tmp_path / "out").exists(), "nothing is begun"
