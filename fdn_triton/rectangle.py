@@ -6,6 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 
+def equal_parts(count: int, most: int) -> list[range]:
+    """0 to ``count`` in as few parts of at most ``most`` as can be, all but the last of the same length."""
+    if count <= 0:
+        return []
+    step = -(-count // -(-count // most))
+    return [range(first, min(first + step, count)) for first in range(0, count, step)]
+
+
 @dataclass(frozen=True)
 class Rectangle:
     """Cells [top, bottom) x [left, right) of a map."""
@@ -67,10 +75,8 @@ class Rectangle:
 
     def bands(self, rows: int) -> Iterator[Rectangle]:
         """This rectangle cut into bands of about the same number of rows, at most so many."""
-        height = self.bottom - self.top
-        step = -(-height // -(-height // rows)) if height > 0 else 1
-        for top in range(self.top, self.bottom, step):
-            yield Rectangle(top, min(top + step, self.bottom), self.left, self.right)
+        for part in equal_parts(self.bottom - self.top, rows):
+            yield Rectangle(self.top + part.start, self.top + part.stop, self.left, self.right)
 
 
 NOTHING = Rectangle(0, 0, 0, 0)

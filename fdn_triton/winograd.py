@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .kernels.scratch import scratch
+from .rectangle import equal_parts
 
 _TILE, _TAPS = 4, 3  # outputs and, at most, taps along an axis
 _POINTS = _TILE + _TAPS - 1
@@ -151,12 +152,7 @@ def _matrices(taps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDAr
 def _at_once(rows: int, columns: int) -> tuple[list[range], list[range]]:
     """Rows and columns of tiles in parts of about the same size, of which no two make more than are done at once."""
     wide = min(columns, _TILES_AT_ONCE)
-    return _parts(rows, _TILES_AT_ONCE // wide), _parts(columns, wide)
-
-
-def _parts(count: int, most: int) -> list[range]:
-    step = -(-count // -(-count // most))
-    return [range(first, min(first + step, count)) for first in range(0, count, step)]
+    return equal_parts(rows, _TILES_AT_ONCE // wide), equal_parts(columns, wide)
 
 
 def _runs(tiles: range, size: int) -> Iterator[tuple[int, int, int]]:

@@ -108,11 +108,15 @@ def test_threads_do_not_disturb_each_other() -> None:
 def test_inference_mode_leaves_nothing_behind() -> None:
     convolution = make(3, 1)
     x = image(convolution, 26, 26)
-    with ThreadPoolExecutor(1) as pool, torch.inference_mode():  # a thread that has no scratch yet
-        pool.submit(lambda: torch.inference_mode(True).__enter__() and WinogradConvolution(convolution)(x)).result()
-    with torch.inference_mode():
-        inside = WinogradConvolution(convolution)(x)
-    torch.testing.assert_close(WinogradConvolution(convolution)(x), inside, rtol=0, atol=0)
+
+    def inside_then_outside() -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            inside = WinogradConvolution(convolution)(x).clone()
+        return inside, WinogradConvolution(convolution)(x)
+
+    with ThreadPoolExecutor(1) as pool:  # a thread that has no scratch yet
+        inside, outside = pool.submit(inside_then_outside).result()
+    torch.testing.assert_close(outside, inside, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("of", ["weight", "bias", "input"])
