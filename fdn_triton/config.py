@@ -103,6 +103,10 @@ class TrackerConfig:
     """Spread of the drawn centres, target widths and heights."""
     bbox_regression_scale: float = 10.0
     """Spread of the drawn sizes, exponents of scale_step."""
+    bbox_regression_smaller: bool = True
+    """Draw as many boxes smaller than the target as larger ones; False draws none smaller but by their aspect (MDNet).
+    Where the features tell it little, a ridge regression answers with the mean of what it has learnt: of boxes that are
+    too large, that is a box two scale steps smaller than the one that was found."""
     bbox_regression_iou: float = 0.6
     """A sample for the regressor overlaps the target by more."""
     bbox_regression_ridge: float = 1000.0

@@ -78,7 +78,11 @@ class TargetSampler:
         """What the box regressor learns from."""
         config = self._config
         drawn = self._sampler.aspect(
-            box_xywh, config.bbox_regression_draws, config.bbox_regression_translation, config.bbox_regression_scale
+            box_xywh,
+            config.bbox_regression_draws,
+            config.bbox_regression_translation,
+            config.bbox_regression_scale,
+            smaller=config.bbox_regression_smaller,
         )
         return overlapping(drawn, box_xywh, config.bbox_regression_iou, config.bbox_regression_samples)
 

@@ -46,6 +46,7 @@ FIRST_FRAME = {
     "first_loss_threshold": None,
     "bbox_regression_translation": 0.3,
     "bbox_regression_scale": 10.0,
+    "bbox_regression_smaller": True,
     "first_negative_translation": 1.0,
     "first_negative_scale": 10.0,
 }

@@ -72,16 +72,18 @@ def test_uniform(translation: float, scale: float) -> None:
     assert (draws.T.corrcoef() - torch.eye(3)).abs().max() < 0.03
 
 
-def test_aspect() -> None:
+@pytest.mark.parametrize("smaller", [False, True])
+def test_aspect(smaller: bool) -> None:
     translation, scale = 0.3, 10.0
-    shift, exponents = _noise(_sampler().aspect(TARGET, COUNT, translation, scale))
+    shift, exponents = _noise(_sampler().aspect(TARGET, COUNT, translation, scale, smaller=smaller))
+    least, width = (-scale, 2 * scale) if smaller else (0.0, scale)
     for axis, side in ((0, 80.0), (1, 40.0)):
         assert translation * side * 0.99 < shift[:, axis].abs().max() <= translation * side + 1e-3
         _assert_moments(shift[:, axis], translation * side / math.sqrt(3))
-        # 2 u + s U[0, 1]: between -2 and 2 + s.
-        assert exponents[:, axis].min() >= -2 - 1e-3
-        assert exponents[:, axis].max() <= 2 + scale + 1e-3
-        _assert_moments(exponents[:, axis], math.sqrt(4 / 3 + scale**2 / 12), mean=scale / 2)
+        # 2 u + s U[0, 1]: between -2 and 2 + s; 2 u + s u': between -2 - s and 2 + s.
+        assert least - 2 - 1e-3 <= exponents[:, axis].min() < least
+        assert scale < exponents[:, axis].max() <= 2 + scale + 1e-3
+        _assert_moments(exponents[:, axis], math.sqrt(4 / 3 + width**2 / 12), mean=least + width / 2)
     ratio = exponents[:, 0] - exponents[:, 1]  # the common factor cancels: 2 (u - u')
     assert 3.8 < ratio.abs().max() <= 4 + 1e-3
     _assert_moments(ratio, 2 * math.sqrt(2 / 3))

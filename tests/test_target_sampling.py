@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -75,3 +78,14 @@ def test_boxes_are_rounded_where_asked_for() -> None:
     rounding = TargetSampler(CONFIG, (640, 480), torch.Generator().manual_seed(0), (2.0, 4.0))
     boxes = rounding.candidates(BOX, 0.6)
     assert torch.equal(boxes % torch.tensor([2.0, 4.0, 2.0, 4.0]), torch.zeros(90, 4))
+
+
+def test_the_regressor_learns_from_boxes_smaller_than_the_target_too_unless_told_otherwise() -> None:
+    scale_steps = {}
+    for smaller in (True, False):
+        boxes = sampler(replace(CONFIG, bbox_regression_smaller=smaller)).regression_samples(BOX)
+        scale_steps[smaller] = (boxes[:, 2:].prod(dim=1) / BOX[2:].prod()).log() / (2 * math.log(1.05))
+    assert abs(scale_steps[True].mean()) < 1
+    assert scale_steps[True].min() < -3
+    assert scale_steps[False].mean() > 1.7
+    assert scale_steps[False].min() > -2
