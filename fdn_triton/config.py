@@ -307,6 +307,7 @@ PRESETS: dict[str, TrackerConfig] = {
         mining_negatives=256,
     ),
 }
-"""``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too);
+"""``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too), but
+for ``first_shifts`` and ``bbox_regression_smaller``, which say why and how to have it as MDNet does;
 ``release`` comes as close to the authors' MATLAB release as configuration goes; ``fast`` is for real time on two CPU
 cores, chosen on videos that nothing is reported on (the README's table; ``perf/held_out.py``)."""
