@@ -104,9 +104,9 @@ class TrackerConfig:
     bbox_regression_scale: float = 10.0
     """Spread of the drawn sizes, exponents of scale_step."""
     bbox_regression_smaller: bool = True
-    """Draw as many boxes smaller than the target as larger ones; False draws none smaller but by their aspect (MDNet).
-    Where the features tell it little, a ridge regression answers with the mean of what it has learnt: of boxes that are
-    too large, that is a box two scale steps smaller than the one that was found."""
+    """Draw boxes smaller than the target as often as larger ones; False draws none smaller but by their aspect (MDNet).
+    Where the features tell it little, a ridge regression answers with the mean of what it has learnt: with MDNet's
+    draws that is a box a tenth smaller than the one that was found."""
     bbox_regression_iou: float = 0.6
     """A sample for the regressor overlaps the target by more."""
     bbox_regression_ridge: float = 1000.0
@@ -293,6 +293,7 @@ PRESETS: dict[str, TrackerConfig] = {
         network=NetworkConfig(roi_grid="interior", roi_extend=1.0),
         candidates=512,
         bbox_regression=False,
+        bbox_regression_smaller=False,
         first_loss_threshold=0.01,
         first_shifts=1,
         round_boxes=True,
@@ -307,7 +308,7 @@ PRESETS: dict[str, TrackerConfig] = {
         mining_negatives=256,
     ),
 }
-"""``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too), but
-for ``first_shifts`` and ``bbox_regression_smaller``, which say why and how to have it as MDNet does;
-``release`` comes as close to the authors' MATLAB release as configuration goes; ``fast`` is for real time on two CPU
-cores, chosen on videos that nothing is reported on (the README's table; ``perf/held_out.py``)."""
+"""``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too),
+with two exceptions: ``first_shifts``, and ``bbox_regression_smaller``, of which False is MDNet's. ``release`` comes as
+close to the authors' MATLAB release as configuration goes. ``fast`` is for real time on two CPU cores, chosen on videos
+that nothing is reported on (the README's table; ``perf/held_out.py``)."""

@@ -3,14 +3,14 @@
 With r() a standard normal times 0.5 clipped to [-1, 1], u() uniform on [-1, 1] and m the mean of the target's width and
 height:
 
-======== ============================== =====================================================================
+======== ============================== ===========================================================================
 kind     centre                         size
-======== ============================== =====================================================================
+======== ============================== ===========================================================================
 gaussian + t * m * r() per axis         * 1.05^(s * r()), one draw for both
 uniform  + t * m * u() per axis         * 1.05^(s * u()), one draw for both
-aspect   + t * (w, h) * u() per axis    per axis * 1.05^(2 u()), then both * 1.05^(s * U[0, 1]), or * 1.05^(s * u())
+aspect   + t * (w, h) * u() per axis    per axis * 1.05^(2 u()), then both * 1.05^(s * U[0, 1]) (``smaller``: s * u())
 whole    a grid over the whole frame    * 1.05^k, k in -5..5
-======== ============================== =====================================================================
+======== ============================== ===========================================================================
 """
 
 from __future__ import annotations
@@ -59,14 +59,13 @@ class BoxSampler:
     ) -> Tensor:
         """[count, 4] boxes of varying aspect ratio around ``target_xywh`` [4].
 
-        They are of its size or larger, as MDNet draws them; with ``smaller`` as many are smaller.
+        MDNet's are smaller than it by their aspect at most; with ``smaller`` one exponent is as often below 0 as above.
         """
         noise = self._rand(count, 5, target_xywh)
-        if smaller:
-            noise[:, 4:] = noise[:, 4:] * 2 - 1
+        exponent = noise[:, 4:] * 2 - 1 if smaller else noise[:, 4:]
         wh = target_xywh[2:]
         center = centers(target_xywh) + translation * wh * (noise[:, :2] * 2 - 1)
-        size = wh * self.scale_step ** (2 * (noise[:, 2:4] * 2 - 1)) * self.scale_step ** (scale * noise[:, 4:])
+        size = wh * self.scale_step ** (2 * (noise[:, 2:4] * 2 - 1)) * self.scale_step ** (scale * exponent)
         return self._inside(center, size, target_xywh)
 
     def whole(self, target_xywh: Tensor, count: int) -> Tensor:

@@ -46,7 +46,7 @@ FIRST_FRAME = {
     "first_loss_threshold": None,
     "bbox_regression_translation": 0.3,
     "bbox_regression_scale": 10.0,
-    "bbox_regression_smaller": True,
+    "bbox_regression_smaller": True,  # MDNet: False
     "first_negative_translation": 1.0,
     "first_negative_scale": 10.0,
 }
@@ -106,6 +106,7 @@ def test_the_preset_release_differs_in_what_the_release_does_differently() -> No
     assert changed == {
         "candidates": 512,
         "bbox_regression": False,
+        "bbox_regression_smaller": False,
         "first_loss_threshold": 0.01,
         "first_shifts": 1,
         "round_boxes": True,

@@ -147,6 +147,7 @@ def _draws(sampler: BoxSampler, target: Tensor, count: int = 2000) -> list[Tenso
         sampler.gaussian(target, count, 0.6, 5.0),
         sampler.uniform(target, count, 2.0, 10.0),
         sampler.aspect(target, count, 0.3, 10.0),
+        sampler.aspect(target, count, 0.3, 10.0, smaller=True),
         sampler.whole(target, count),
     ]
 
@@ -210,7 +211,7 @@ def test_a_seed_decides_all_and_the_global_generator_is_not_touched() -> None:
 
 
 def test_nothing_drawn() -> None:
-    assert [boxes.shape for boxes in _draws(_sampler(), TARGET, count=0)] == [(0, 4)] * 4
+    assert [boxes.shape for boxes in _draws(_sampler(), TARGET, count=0)] == [(0, 4)] * 5
 
 
 # IoU with the box (0, 0, 10, 10): 0.5, 1, 0, 0.25, 1/3, 0.5
