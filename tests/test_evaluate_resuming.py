@@ -50,7 +50,7 @@ def test_what_is_done_is_not_done_again(call: Call, monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_at_a_random_moment_it_goes_on_to_the_same_report(call: Call, folder: Path, workers: int) -> None:
-    add_sequence(folder, "walk", 30, 12)
+    add_sequence(folder, "walk", 16, 12)
     flags = ["--seeds", "2", "--seed", "3"]
     started = time.monotonic()
     assert call(*flags, out="whole").code == 0
