@@ -90,5 +90,5 @@ def test_a_regressor_that_sees_nothing_keeps_the_size_of_a_box_unless_it_learnt_
     nothing = torch.zeros(1, 8)
     blind = BoxRegressor(nothing.expand(len(samples), -1), samples, BOX, 1000.0)
     factor = (blind.refine(nothing, BOX[None])[0, 2:].prod() / BOX[2:].prod()).sqrt()
-    # IoU takes more of the smaller boxes away, of which a little remains.
+    # The bound on IoU rejects more of the smaller boxes than of the larger: a little of the bias remains.
     assert 0.95 < factor < 1 if smaller else factor < 0.92

@@ -44,7 +44,9 @@ def test_boxes_are_in_the_convention_of_the_input_and_equal_in_all_forms(call: C
 
 
 def test_video_file_in_and_out(call: Call) -> None:
-    said = call("--seq", write_video("owl.avi"), "--init", INIT, "--json", "s.json", "--save-video", "drawn.avi")
+    flags = ("--json", "s.json", "--save-video", "drawn.avi")
+    # The edges of unrefined boxes lie on fur that is unlike the line's colour.
+    said = call("--seq", write_video("owl.avi"), "--init", INIT, *flags, "--no-bbox-regression")
     assert (said.code, said.err) == (0, "")
     boxes = rows("results/owl.txt")
     assert len(boxes) == 4
@@ -57,7 +59,7 @@ def test_video_file_in_and_out(call: Call) -> None:
         difference = np.abs(with_box - without).max(axis=2)
         top, left, bottom, right = round(y), round(x), round(y + h), round(x + w)
         for line in (difference[top, left:right], difference[top:bottom, left]):
-            assert np.median(line) > 25
+            assert np.median(line) > 40
         assert np.median(difference) < 10
     assert not drawn.read()[0]
 
