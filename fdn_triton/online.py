@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,7 +46,7 @@ class SampleMemory:
         self.pool = pool
         self._first_row = first_row
         self._capacity = self.capacity(frames, rows_per_frame, first_rows)
-        self._frame_rows: deque[Tensor] = deque(maxlen=frames)
+        self._frames: deque[tuple[int, int]] = deque(maxlen=frames)  # first row, of this memory's, and number of rows
         self._next_row = 0
 
     @staticmethod
@@ -55,22 +56,35 @@ class SampleMemory:
 
     def __len__(self) -> int:
         """Frames held."""
-        return len(self._frame_rows)
+        return len(self._frames)
 
     def append(self, features: Tensor) -> None:
         """Remember the samples [n, width] of one more frame; the oldest frame is forgotten when the memory is full."""
-        n, start = len(features), self._next_row
-        before_end = min(n, self._capacity - start)
-        first = self._first_row + start
-        self.pool[first : first + before_end] = features[:before_end]
-        if before_end < n:  # round to the first row
-            self.pool[self._first_row : self._first_row + n - before_end] = features[before_end:]
-        self._frame_rows.append((start + torch.arange(n, device="cpu")) % self._capacity + self._first_row)
-        self._next_row = (start + n) % self._capacity
+        remember([(self, features)])
+
+    def take(self, count: int) -> list[slice]:
+        """Give one more frame so many of the pool's rows, in one piece or, around the ring's end, in two."""
+        start, self._next_row = self._next_row, (self._next_row + count) % self._capacity
+        self._frames.append((start, count))
+        before_end = min(count, self._capacity - start)
+        first, rest = self._first_row, count - before_end
+        pieces = [slice(first + start, first + start + before_end)]
+        return pieces + [slice(first, first + rest)] if rest else pieces
 
     def of_last(self, frames: int) -> Tensor:
         """The pool's rows [n] that hold the samples of the most recent ``frames`` frames; on the host."""
-        return torch.cat(list(self._frame_rows)[-frames:])
+        rows = [np.arange(start, start + count) for start, count in list(self._frames)[-frames:]]
+        return torch.from_numpy(np.concatenate(rows) % self._capacity + self._first_row)
+
+
+def remember(frames: Sequence[tuple[SampleMemory, Tensor]]) -> None:
+    """Append samples [n, width] to each memory, all by one launch."""
+    rows, samples = [], []
+    for memory, features in frames:
+        pieces = memory.take(len(features))
+        rows += [memory.pool[piece] for piece in pieces]
+        samples += features.split([piece.stop - piece.start for piece in pieces])
+    torch._foreach_copy_(rows, samples)
 
 
 class Lesson(NamedTuple):

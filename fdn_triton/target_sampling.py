@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .boxes import iou
 from .config import TrackerConfig
+from .device import upload
 from .sampling import BoxSampler, apart, first_accepted, overlapping
 
 
@@ -20,13 +21,14 @@ class Draws(NamedTuple):
         candidates: [S, candidates, 3].
         positives: [S, positive_draws, 3].
         negatives: [S, negative_draws, 3].
-        before_samples: of each generator, its state before the samples were drawn: for those that are not used.
+        before_samples: of each generator, its state before the samples were drawn: for those that are not used. None
+            where every frame takes as many draws.
     """
 
     candidates: Tensor
     positives: Tensor
     negatives: Tensor
-    before_samples: list[Tensor]
+    before_samples: list[Tensor] | None
 
     @classmethod
     def of(cls, config: TrackerConfig, generators: Sequence[torch.Generator]) -> Draws:
@@ -43,9 +45,46 @@ class Draws(NamedTuple):
 
     def part(self, targets: slice) -> Draws:
         """Those of some of the targets."""
-        return Draws(
-            self.candidates[targets], self.positives[targets], self.negatives[targets], self.before_samples[targets]
+        states = None if self.before_samples is None else self.before_samples[targets]
+        return Draws(self.candidates[targets], self.positives[targets], self.negatives[targets], states)
+
+
+class DrawTable:
+    """:class:`Draws` for many targets by one launch for each kind; a device's generator takes one for each target.
+
+    Long columns are drawn once, and each target reads them from places that its generator on the host chooses: what it
+    gets does not depend on the others (:class:`~.online.DropoutTable` has dropout so).
+
+    Args:
+        config: how many.
+        device: of the draws.
+        length: of the columns; many times what a frame reads.
+    """
+
+    def __init__(self, config: TrackerConfig, device: torch.device, length: int = 1 << 20) -> None:
+        generator = torch.Generator(device).manual_seed(0)
+        column = torch.empty(length, 3, dtype=torch.float32, device=device)
+        gaussian = torch.empty_like(column).normal_(0, 0.5, generator=generator).clamp_(-1, 1)
+        uniform = column.uniform_(-1, 1, generator=generator)
+        # As rows that overlap: row i holds the n draws from the i-th on, one behind the other.
+        self._rows = [
+            table.as_strided((length - n + 1, 3 * n), (3, 1))
+            for table, n in (
+                (gaussian, config.candidates),
+                (gaussian, config.positive_draws),
+                (uniform, config.negative_draws),
+            )
+        ]
+
+    def __call__(self, generators: Sequence[torch.Generator]) -> Draws:
+        """One frame's, from one generator on the host for each target; nothing waits for the device."""
+        most, device = min(len(rows) for rows in self._rows), self._rows[0].device
+        chosen = [torch.randint(most, (3,), generator=generator, device="cpu") for generator in generators]
+        places = upload(torch.stack(chosen, dim=1), device)
+        candidates, positives, negatives = (
+            rows.index_select(0, of).view(len(generators), -1, 3) for rows, of in zip(self._rows, places, strict=True)
         )
+        return Draws(candidates, positives, negatives, None)
 
 
 class TargetSampler:

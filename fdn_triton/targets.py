@@ -23,9 +23,9 @@ from .device_search import DeviceSearch
 from .fine_tuning import FineTuner
 from .heads import HIDDEN, Heads
 from .host_search import HostSearch
-from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune
+from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune, remember
 from .target import Target, TrackResult, stage
-from .target_sampling import Draws
+from .target_sampling import Draws, DrawTable
 from .view import ShiftedFeatures, View
 from .weights import NetworkWeights
 
@@ -51,6 +51,7 @@ class Targets:
             batch = config.batch_positives + config.batch_negatives
             self._dropout = DropoutTable(config.dropout, device, max(1 << 22, 64 * HIDDEN * batch))
         self._capture = device.type == "cuda"
+        self._table = DrawTable(config, device) if self._capture else None
         self._searches: WeakKeyDictionary[View, tuple[object, DeviceSearch]] = WeakKeyDictionary()
         self._n_negatives = min(config.negative_draws, config.negatives)
         self._targets: list[Target] = []
@@ -246,7 +247,10 @@ class Targets:
     def _find_together(self, targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[float], list[bool]]:
         """As :class:`HostSearch`, waiting for the device once."""
         with stage({target.view for target in targets}, "score"):
-            draws = Draws.of(self.config, [target.generator for target in targets])
+            if self._table is not None:
+                draws = self._table([target.batch_generator for target in targets])
+            else:
+                draws = Draws.of(self.config, [target.generator for target in targets])
             starts = torch.stack([target.box_xywh for target in targets])
             spreads = upload(
                 torch.tensor([target.translation for target in targets], dtype=torch.float32, device="cpu"),
@@ -265,13 +269,16 @@ class Targets:
                 target.move(box, succeeded, self.config)
         with stage({target.view for target in targets}, "collect"):
             samples = [rows for part in found for rows in part.samples]
+            learnt = []
             for i, target in enumerate(targets):
                 if success[i]:
                     positives, negatives = report[i, 2:4].astype(int)
-                    target.positives.append(samples[i][:positives])
-                    target.negatives.append(samples[i][len(samples[i]) - self._n_negatives :][:negatives])
-                else:
+                    learnt.append((target.positives, samples[i][:positives]))
+                    learnt.append((target.negatives, samples[i][len(samples[i]) - self._n_negatives :][:negatives]))
+                elif draws.before_samples is not None:
                     target.generator.set_state(draws.before_samples[i])
+            if learnt:
+                remember(learnt)
         return report[:, 4:], report[:, 0].tolist(), success
 
     def _device_search(self, view: View, targets: Sequence[Target]) -> DeviceSearch:

@@ -22,6 +22,7 @@ from .training.exclusion import Benchmark, refuse_test_videos
 from .training.images import read_labelled_images
 from .training.loop import WEIGHTS, Schedule, Task, run_training
 from .training.multi_domain import MultiDomainConfig, MultiDomainTraining
+from .training.stills import still_domains
 from .training.synthetic import DRAWING, synthetic_domains
 from .training.tracking_score import tracking_score
 from .training.trunk import trunk_to_train
@@ -64,6 +65,10 @@ class DomainsOptions(RunOptions):
     """Folder of images that synthetic domains are made from."""
     synthetic: int = 0
     """How many synthetic domains are added."""
+    stills: Path | None = None
+    """Folder of photographs with boxes, in PASCAL VOC's layout, for domains of still images."""
+    still_domains: int = 0
+    """How many of their objects become domains."""
     for_: Annotated[Benchmark, tyro.conf.arg(name="for")] = "otb"
     """The benchmark that the weights will be tested on: its videos are refused by name."""
     exclude: tuple[Path, ...] = ()
@@ -78,10 +83,10 @@ _NO_BF16 = (
     "another --out"
 )
 _LEAST = {
-    0: ("seed", "synthetic", "mined", "embedding"),
+    0: ("seed", "synthetic", "still_domains", "mined", "embedding"),
     1: (
         *("log_every", "validate_every", "track_every", "track_frames", "cycles", "positives", "negatives"),
-        *("image_side", "window", "target_size_min"),
+        *("image_side", "view_side", "window", "target_size_min"),
     ),
 }
 
@@ -136,7 +141,7 @@ def _check(options: Options) -> None:
     numbers = {**vars(options), **asdict(options.schedule), **asdict(options.config)}
     for least, names in _LEAST.items():
         for name in names:
-            if name in numbers and not numbers[name] >= least:  # NaN too
+            if numbers.get(name) is not None and not numbers[name] >= least:  # NaN too
                 raise InputError(f"--{name.replace('_', '-')} is {numbers[name]}: it must be at least {least}")
 
 
@@ -169,6 +174,12 @@ def _multi_domain(
         if options.photographs is None:
             raise InputError("--synthetic needs images to make videos from: give --photographs FOLDER")
         domains += synthetic_domains(options.photographs, options.synthetic, config.seed)
+    if options.still_domains:
+        if options.stills is None:
+            raise InputError("--still-domains needs annotated photographs: give --stills FOLDER")
+        stills, left_out = still_domains(options.stills, options.still_domains, config.seed)
+        _tell(world, f"{len(stills)} domains of photographs", left_out)
+        domains += stills
     network = NetworkConfig(
         conv_layers=config.conv_layers,
         fc_layers=config.fc_layers,

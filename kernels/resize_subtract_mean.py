@@ -39,7 +39,7 @@ def resize_subtract_mean(
 
     Returns:
         [1, 3, h, w], channels-last in memory. Shrinking on a CPU rounds the resized image to whole grey levels: it is
-        eight times faster so.
+        eight times faster so. An image with a side above 16384 is resized on the CPU.
 
     Raises:
         ValueError: wrong shapes or types, or two devices.
@@ -49,6 +49,9 @@ def resize_subtract_mean(
         from .gpu.resize_subtract_mean import resize_subtract_mean as on_gpu
 
         return on_gpu(image, size, mean, dtype)
+    if max(image.shape) > _LARGEST_SIDE and image.device.type != "cpu":
+        # PyTorch shrinks so far in no GPU's shared memory.
+        return resize_subtract_mean(image.cpu(), size, mean.cpu(), dtype).to(image.device)
     frame = image.permute(2, 0, 1)[None]
     shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
     if not (shrinks and frame.device.type == "cpu"):

@@ -59,9 +59,10 @@ LAYERS = (
     {"evaluate"},
     # Training: data, then networks, then what tells whether they are good.
     {"training", "training.images", "training.augmentation", "training.windows", "training.distributed"},
-    {"training.domains", "training.synthetic", "training.loss_plot", "training.trunk"},
+    {"training.domains", "training.synthetic", "training.stills", "training.loss_plot", "training.trunk"},
     {"training.loop", "training.exclusion", "training.tracking_score"},
-    {"training.classification", "training.multi_domain"},
+    {"training.classification", "training.batches"},
+    {"training.multi_domain"},
     {"train"},
 )
 USE_KERNELS = {"backbone", "frame", "heads", "winograd", "training.multi_domain"}

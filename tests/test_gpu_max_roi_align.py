@@ -17,6 +17,9 @@ from fdn_triton.kernels import max_roi_align, max_roi_align_ref
 from fdn_triton.kernels.gpu import max_roi_align as gpu
 from fdn_triton.kernels.max_roi_align import _sampling
 
+ATOL = 4e-6 if torch.cuda.is_available() else 2e-6
+"""Of terms up to 4. A GPU divides to within two units in the last place, and with it places the samples of a bin."""
+
 
 def on_triton(
     input: Tensor,
@@ -51,7 +54,7 @@ def test_equals_the_reference(grid: Any, aligned: bool, n: int, extend: float, d
     assert out.dtype == dtype
     assert out.is_contiguous(memory_format=torch.channels_last)
     if dtype == torch.float32:
-        torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=2e-6)  # of terms up to 4
+        torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=ATOL)
     else:
         eager_error = (max_roi_align_ref(input, boxes, (2, 3), SCALE, *arguments).double() - expected).abs().max()
         assert (out.double() - expected).abs().max() <= 2 * eager_error
@@ -64,7 +67,7 @@ def test_equals_the_reference(grid: Any, aligned: bool, n: int, extend: float, d
 def test_shapes(channels: int, output_hw: tuple[int, int], map_hw: tuple[int, int]) -> None:
     input, boxes = random_map(1, channels, *map_hw), boxes_of_all_kinds(11, 1, *map_hw)
     out = on_triton(input, boxes, output_hw)
-    torch.testing.assert_close(out.double(), reference(input, boxes, output_hw), rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(out.double(), reference(input, boxes, output_hw), rtol=1e-5, atol=ATOL)
     assert out.abs().sum() > 0
 
 
@@ -72,7 +75,7 @@ def test_sixteen_samples_an_axis() -> None:
     """The most there may be: the winner's byte is full."""
     input, boxes = random_map(1, 2, 5, 7), torch.tensor([[0.0, 5.0, 9.0, 100.0, 75.0]])
     expected = reference(input, boxes, (1, 1), 16)
-    torch.testing.assert_close(on_triton(input, boxes, (1, 1), 16).double(), expected, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(on_triton(input, boxes, (1, 1), 16).double(), expected, rtol=1e-5, atol=ATOL)
     assert_gradient_is_exact(input, boxes, (1, 1), 16)
 
 
@@ -284,14 +287,14 @@ def test_any_boxes(rows: list[tuple[float, ...]], aligned: bool, grid: Any, n: i
     lost = ~(boxes[:, 1:].isfinite().all(dim=1) & fits)
     assert torch.equal(out[lost], torch.zeros_like(out[lost]))
     expected = reference(input, boxes[fits], (2, 3), n, aligned, grid)
-    torch.testing.assert_close(out[fits].double(), expected, rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(out[fits].double(), expected, rtol=1e-5, atol=ATOL)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU: the public function must launch the kernels")
 def test_the_public_function_launches_the_kernels() -> None:
     input, boxes = random_map(channels=64), boxes_of_all_kinds(60)
     out = max_roi_align(input.cuda(), boxes.cuda(), 3, SCALE)
-    torch.testing.assert_close(out.cpu().double(), reference(input, boxes, (3, 3)), rtol=1e-5, atol=2e-6)
+    torch.testing.assert_close(out.cpu().double(), reference(input, boxes, (3, 3)), rtol=1e-5, atol=ATOL)
     compiled = torch.compile(lambda x, b: max_roi_align(x, b, 3, SCALE), fullgraph=True)
     assert torch.equal(compiled(input.cuda(), boxes.cuda()), out)
     boxes[5, 0] = 7

@@ -11,7 +11,7 @@ from torch import Tensor
 from fdn_triton.bbox_regression import BoxRegressor
 from fdn_triton.boxes import iou
 from fdn_triton.config import TrackerConfig
-from fdn_triton.target_sampling import TargetSampler
+from fdn_triton.target_sampling import Draws, DrawTable, TargetSampler
 
 BOX = torch.tensor([200.0, 150.0, 60.0, 80.0])
 # Every number differs, so that one taken for another shows.
@@ -92,3 +92,23 @@ def test_a_regressor_that_sees_nothing_keeps_the_size_of_a_box_unless_it_learnt_
     factor = (blind.refine(nothing, BOX[None])[0, 2:].prod() / BOX[2:].prod()).sqrt()
     # The bound on IoU rejects more of the smaller boxes than of the larger: a little of the bias remains.
     assert 0.95 < factor < 1 if smaller else factor < 0.92
+
+
+def test_a_tables_draws_are_those_of_a_generator_and_each_targets_own() -> None:
+    table = DrawTable(CONFIG, torch.device("cpu"), length=1 << 14)
+
+    def seeded(*seeds: int) -> list[torch.Generator]:
+        return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    together, own = table(seeded(1, 2, 3)), Draws.of(CONFIG, seeded(1, 2, 3))
+    for drawn, expected in zip(together[:3], own[:3], strict=True):
+        assert drawn.shape == expected.shape and float(drawn.abs().max()) <= 1
+        assert float(drawn.mean()) == pytest.approx(0, abs=0.08)
+        assert float(drawn.std()) == pytest.approx(float(expected.std()), rel=0.08)
+        assert not torch.equal(drawn[0], drawn[1])
+    (generator,) = seeded(2)
+    first, second = table([generator]), table([generator])
+    for drawn, alone, later in zip(together[:3], first[:3], second[:3], strict=True):
+        assert torch.equal(drawn[1:2], alone), "whatever the others draw"
+        assert not torch.equal(alone, later)
+    assert together.before_samples is None and together.part(slice(1, 2)).candidates.shape == (1, 90, 3)

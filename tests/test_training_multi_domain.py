@@ -63,7 +63,7 @@ def changed(task: MultiDomainTraining, before: dict[str, torch.Tensor]) -> set[s
 def test_samples_overlap_the_target_as_they_should(make: MakeTask) -> None:
     task = make()
     for number in range(5):
-        images, boxes = task._batch(number, 0, training_frames(PaintedDomain()))
+        images, boxes = task._on_device(task._batches.drawn(number, 0, training_frames(PaintedDomain())))
         assert images.shape == (2, 3, 128, 128) and boxes.shape == (2, 16, 4)
         assert images.is_contiguous(memory_format=torch.channels_last)
         labels = task._labels(2).view(2, 16)
@@ -82,14 +82,14 @@ def test_samples_overlap_the_target_as_they_should(make: MakeTask) -> None:
 def test_limits_of_the_overlap(make: MakeTask, size: tuple[float, float]) -> None:
     task, target = make(), torch.tensor([30.0, 25.0, *size])
     for seed in range(5):
-        boxes = task._samples(target, seed)
+        boxes = task._batches.samples(target, seed)
         overlap = iou(boxes, target)
         assert len(boxes) == 16 and float(overlap[:4].min()) >= 0.7 and float(overlap[4:].max()) <= 0.5
 
 
 def test_the_hardest_negatives_of_each_frame_are_taken(make: MakeTask) -> None:
     task = make(mined=60)
-    images, drawn = task._batch(0, 0, training_frames(PaintedDomain()))
+    images, drawn = task._on_device(task._batches.drawn(0, 0, training_frames(PaintedDomain())))
     assert drawn.shape == (2, 4 + 30, 4)
     assert all(len(torch.unique(boxes[4:], dim=0)) == 30 for boxes in drawn), "as many boxes, not the same again"
     with torch.no_grad():
@@ -124,7 +124,7 @@ def test_fc_layers_go_on_from_the_weights(make: MakeTask) -> None:
 def test_it_learns_and_moves_the_branch_of_its_domain_only(make: MakeTask) -> None:
     task = make()
     before = parameters(task)
-    domain = task._domain(0)
+    domain = task._batches.domain(0)
     first = float(task.step(0))
     moved = changed(task, before)
     assert {"trunk.conv1.weight", "trunk.conv2.weight", "trunk.conv3.weight"} <= moved, "through max-RoIAlign"
@@ -146,7 +146,7 @@ def test_the_embedding_loss_tells_the_domains_targets_apart(make: MakeTask) -> N
     branches = {f"_layers.{2 + i}.{part}" for i in range(4) for part in ("weight", "bias")}
     assert branches <= changed(embedding, before), "every branch learns what its target is not"
 
-    images, boxes = embedding._batch(1, 2, training_frames(domains[2]))
+    images, boxes = embedding._on_device(embedding._batches.drawn(1, 2, training_frames(domains[2])))
     features = embedding.net.features(images, ALONE.autocast("fp32"))
     hidden = embedding.net.hidden_output(features, boxes)
     for i, branch in enumerate(embedding.net.branches):
@@ -172,7 +172,7 @@ def test_the_convolutions_move_by_like_shares_of_their_size(make: MakeTask) -> N
 
 def test_every_domain_has_its_turn_in_every_cycle(make: MakeTask) -> None:
     task = make([PaintedDomain(str(i)) for i in range(5)])
-    cycles = [[task._domain(5 * cycle + place) for place in range(5)] for cycle in range(4)]
+    cycles = [[task._batches.domain(5 * cycle + place) for place in range(5)] for cycle in range(4)]
     assert all(sorted(cycle) == [0, 1, 2, 3, 4] for cycle in cycles) and len({tuple(c) for c in cycles}) > 1
 
 
@@ -213,7 +213,7 @@ def test_the_exported_network_computes_the_same(make: MakeTask) -> None:
     assert weights.roi_grid == "midpoint" and set(weights.tensors) == {
         f"{layer}.{part}" for layer in ("conv1", "conv2", "conv3", "fc4", "fc5") for part in ("weight", "bias")
     }
-    images, _ = task._batch(0, 0, np.arange(3))
+    images, _ = task._on_device(task._batches.drawn(0, 0, np.arange(3)))
     backbone = Backbone.with_weights(NetworkConfig(), weights.tensors, weights.feature_scale)
     with torch.no_grad():
         expected = task.net.trunk(images) * weights.feature_scale
@@ -223,10 +223,21 @@ def test_the_exported_network_computes_the_same(make: MakeTask) -> None:
 
 def test_two_processes_share_the_frames_of_one(make: MakeTask) -> None:
     frames = training_frames(PaintedDomain())
-    whole = make()._batch(3, 1, frames)
-    parts = [make(world=World(rank, 2, CPU))._batch(3, 1, frames) for rank in range(2)]
-    for one, halves in zip(whole, zip(*parts, strict=True), strict=True):
-        torch.testing.assert_close(one, torch.cat(halves))
+    whole = make()._batches.drawn(3, 1, frames)
+    parts = [make(world=World(rank, 2, CPU))._batches.drawn(3, 1, frames) for rank in range(2)]
+    assert torch.equal(whole.pixels, torch.cat([part.pixels for part in parts]))
+    assert torch.equal(whole.boxes_xywh, torch.cat([part.boxes_xywh for part in parts]))
+    assert len({(part.light, part.contrast, part.grey) for part in (whole, *parts)}) == 1
+
+
+def test_batches_drawn_ahead_in_processes_are_the_same(make: MakeTask) -> None:
+    batches = make()._batches
+    ahead = list(batches.ahead(2, 7, workers=2))
+    assert [batch.domain for batch in ahead] == [batches.domain(number) for number in range(2, 7)]
+    for number, batch in enumerate(ahead, start=2):
+        own = batches[number]
+        assert torch.equal(batch.pixels, own.pixels) and torch.equal(batch.boxes_xywh, own.boxes_xywh)
+        assert (batch.light, batch.contrast, batch.grey) == (own.light, own.contrast, own.grey)
 
 
 @pytest.mark.parametrize("variant", [{"fc_layers": 2}, {"roi_layer": "pool"}, {"sampling_ratio": 1}])

@@ -33,7 +33,10 @@ class ClassificationConfig:
     batch: int = 128
     """Images a step, in all processes together."""
     image_side: int = 64
-    """Pixels of the images in memory and of the views of them that are trained on."""
+    """Pixels of the images in memory."""
+    view_side: int | None = None
+    """Pixels of the views of them that are trained on; None for those of the images. Larger views are as blurred as
+    the enlarged frames of small videos, and their features have more cells; they take as much more time as area."""
     learning_rate: float = 0.1
     """Highest; it rises to it and falls along a cosine."""
     momentum: float = 0.9
@@ -83,6 +86,8 @@ class Classification:
         self._steps_per_epoch = len(train.labels) // self.samples_per_step
         self.steps = max(1, round(config.epochs * self._steps_per_epoch))
         self._warm_up = max(1, min(self.steps // 20, self._steps_per_epoch))
+        self._side = config.view_side or config.image_side
+        self._order = -1, torch.empty(0)
         self._mean = torch.tensor(IMAGENET_MEAN, device=world.device)[:, None, None]
         n_classes = len(images.classes)
         self._net = new_module(lambda: Classifier(config.conv_layers, n_classes, config.dropout), config.seed, world)
@@ -106,7 +111,7 @@ class Classification:
         config, world = self._config, self._world
         chosen = self._batch(number)[world.share(self.samples_per_step)]
         generator = random_generator(world.device, config.seed, 1, number, world.rank)
-        views = random_views(self._pixels[chosen], config.image_side, generator) - self._mean
+        views = random_views(self._pixels[chosen], self._side, generator) - self._mean
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate(number)
         self._net.train()
@@ -128,7 +133,7 @@ class Classification:
         hits = 0
         for pixels, labels in zip(self._held_back.pixels.split(256), self._held_back.labels.split(256), strict=True):
             with self._world.autocast(self._config.precision):
-                logits = self._net((pixels.float() - self._mean).contiguous(memory_format=torch.channels_last))
+                logits = self._net(self._whole(pixels))
             hits += int((logits.argmax(dim=1) == labels).sum())
         return {"top1": hits / len(self._held_back.labels)}
 
@@ -145,7 +150,7 @@ class Classification:
     def weights(self) -> NetworkWeights:
         """The convolutions, with the scale that brings the features of the held-back images to the usual size."""
         self._net.eval()
-        features = self._net.trunk(self._held_back.pixels[:256].float() - self._mean)
+        features = self._net.trunk(self._whole(self._held_back.pixels[:256]))
         return NetworkWeights(
             name="classification",
             tensors=self._net.trunk.folded(),
@@ -157,8 +162,16 @@ class Classification:
             sha256="",
         )
 
+    def _whole(self, pixels: Tensor) -> Tensor:
+        """Images [N, 3, side, side] uint8 as the network sees those it is not trained on."""
+        size = (self._side, self._side)
+        views = F.interpolate(pixels.float(), size, mode="bilinear", align_corners=False) - self._mean
+        return views.contiguous(memory_format=torch.channels_last)
+
     def _batch(self, number: int) -> Tensor:
         epoch, place = divmod(number, self._steps_per_epoch)
-        generator = random_generator(torch.device("cpu"), self._config.seed, 0, epoch)
-        order = torch.randperm(len(self._labels), generator=generator)
-        return order[place * self.samples_per_step :][: self.samples_per_step].to(self._labels.device)
+        if self._order[0] != epoch:
+            generator = random_generator(torch.device("cpu"), self._config.seed, 0, epoch)
+            order = torch.randperm(len(self._labels), generator=generator)
+            self._order = epoch, order.to(self._labels.device)
+        return self._order[1][place * self.samples_per_step :][: self.samples_per_step]

@@ -7,16 +7,15 @@ tells the domains' targets apart, may be added.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..backbone import ROI_FEATURES
@@ -26,16 +25,12 @@ from ..errors import InputError
 from ..heads import BACKGROUND, HIDDEN, TARGET
 from ..kernels import max_roi_align
 from ..roi_pool import roi_pool
-from ..sampling import BoxSampler, apart, overlapping
 from ..weights import IMAGENET_MEAN, NetworkWeights
+from .batches import Batch, BatchConfig, Batches
 from .distributed import World
-from .domains import Domain, held_back_frames, training_frames
+from .domains import Domain, VideoDomain, held_back_frames
 from .loop import Dropout, cosine, dropped, new_module, random_generator
 from .trunk import TrainableTrunk
-from .windows import View, window
-
-_POSITIVE_DRAWS, _NEGATIVE_DRAWS = 50, 200  # a frame
-_TRIES = 4  # frames that may turn out unreadable, for one that is wanted
 
 
 @dataclass(frozen=True)
@@ -138,8 +133,9 @@ class MultiDomainNet(nn.Module):
 
     def target_scores(self, hidden_output: Tensor) -> Tensor:
         """[N, domains]: target score in every branch, by the :meth:`hidden_output` [N, 512]."""
-        weight, bias = (torch.stack([getattr(b, name)[TARGET] for b in self.branches]) for name in ("weight", "bias"))
-        return F.linear(hidden_output, weight, bias)
+        # Stacked whole and then indexed: one operation, and one gradient, of all branches.
+        weight, bias = (torch.stack([getattr(b, name) for b in self.branches]) for name in ("weight", "bias"))
+        return F.linear(hidden_output, weight[:, TARGET], bias[:, TARGET])
 
     @torch.no_grad()
     def margins(self, features: Tensor, boxes_xywh: Tensor, domain: int) -> Tensor:
@@ -181,6 +177,20 @@ class MultiDomainTraining:
             )
         if config.mined and config.mined < config.negatives:
             raise InputError(f"--mined is {config.mined}: draw at least the {config.negatives} that are taken, or 0")
+        batch = BatchConfig(
+            seed=config.seed,
+            frames=frames,
+            positives=config.positives // frames,
+            negatives=(config.mined or config.negatives) // frames,
+            positive_iou=config.positive_iou,
+            negative_iou=config.negative_iou,
+            window=config.window,
+            target_sizes=(config.target_size_min, config.target_size_max),
+            light=config.light,
+            grey=config.grey,
+        )
+        self._batches = Batches(self._domains, batch, world.share(frames))
+        self._next = -1  # number of the batch that is drawn next
         n = len(domains)
         self.net = new_module(lambda: MultiDomainNet(trunk, start, n, config), config.seed, world)
         # The statistics of one video's windows are no other video's: the normalisations keep those they came with.
@@ -200,8 +210,8 @@ class MultiDomainTraining:
     def step(self, number: int) -> Tensor:
         """One iteration on one domain; its loss."""
         config, world = self._config, self._world
-        domain = self._domain(number)
-        images, boxes = self._batch(number, domain, training_frames(self._domains[domain]))
+        batch = self._next_batch(number)
+        domain, (images, boxes) = batch.domain, self._on_device(batch)
         features = self.net.features(images, world.autocast(config.precision))
         boxes = self._hardest(features.detach(), boxes, domain)
         dropout = Dropout(random_generator(world.device, config.seed, 3, number), world)
@@ -226,7 +236,8 @@ class MultiDomainTraining:
         precision = []
         for i in range(min(len(self._domains), 40)):
             domain = i * len(self._domains) // min(len(self._domains), 40)
-            images, boxes = self._batch(self.steps + i, domain, held_back_frames(self._domains[domain]))
+            held_back = held_back_frames(self._domains[domain])
+            images, boxes = self._on_device(self._batches.drawn(self.steps + i, domain, held_back))
             features = self.net.features(images, self._world.autocast(self._config.precision))
             boxes = self._hardest(features, boxes, domain)
             on_target = self._labels(len(images)) == TARGET
@@ -260,11 +271,6 @@ class MultiDomainTraining:
             sha256="",
         )
 
-    def _domain(self, number: int) -> int:
-        cycle, place = divmod(number, len(self._domains))
-        generator = random_generator(torch.device("cpu"), self._config.seed, 1, cycle)
-        return int(torch.randperm(len(self._domains), generator=generator)[place])
-
     def _hardest(self, features: Tensor, boxes: Tensor, domain: int) -> Tensor:
         """Of the boxes of a batch [F, K, 4] the positives and, in each frame, the negatives with the highest scores."""
         positives, negatives = (n // self._config.frames for n in (self._config.positives, self._config.negatives))
@@ -282,46 +288,25 @@ class MultiDomainTraining:
         labels[:, :positives] = TARGET
         return labels.flatten()
 
-    def _batch(self, number: int, domain: int, frames: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        """This process's images [F, 3, side, side] minus the mean, and boxes [F, K, 4]: positives, then negatives."""
-        config = self._config
-        rng = np.random.default_rng((config.seed, 2, number))
-        light, contrast = 1 + rng.uniform(-config.light, config.light, 2)
-        grey, mirrored = rng.uniform() < config.grey, bool(rng.uniform() < 0.5)
-        seeds = rng.integers(0, 2**62, size=config.frames)
-        pixels, boxes = [], []
-        for seed in seeds[self._world.share(config.frames)]:
-            image, box = self._view(domain, frames, np.random.default_rng(seed), mirrored)
-            pixels.append(torch.from_numpy(image))
-            boxes.append(self._samples(torch.from_numpy(box), int(seed)))
-        x = torch.stack(pixels).to(self._world.device).permute(0, 3, 1, 2).float()
-        if grey:
+    def _next_batch(self, number: int) -> Batch:
+        """That of a step; the ones after it are drawn ahead where the device leaves the CPU free for it."""
+        if self._next != number:
+            workers = len(os.sched_getaffinity(0)) if self._world.device.type == "cuda" else 0
+            self._ahead = self._batches.ahead(number, self.steps, workers)
+        self._next = number + 1
+        batch, domain = next(self._ahead), self._domains[self._batches.domain(number)]
+        if isinstance(domain, VideoDomain):
+            domain.unreadable.update(batch.unreadable)
+        return batch
+
+    def _on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Its images [F, 3, side, side] minus the mean, lit as they shall be, and its boxes [F, K, 4]."""
+        x = batch.pixels.to(self._world.device).permute(0, 3, 1, 2).float()
+        if batch.grey:
             x = (x * x.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(dim=1, keepdim=True).expand_as(x)
         middle = x.mean(dim=(1, 2, 3), keepdim=True)
-        x = ((x - middle) * contrast + middle * light).clamp(0, 255) - self._mean
-        return x.contiguous(memory_format=torch.channels_last), torch.stack(boxes).to(self._world.device)
-
-    def _view(
-        self, domain: int, frames: NDArray[np.int64], rng: np.random.Generator, mirrored: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        config, source = self._config, self._domains[domain]
-        for _ in range(_TRIES):
-            frame = source.frame(int(rng.choice(frames)))
-            if frame is not None:
-                size = float(np.exp(rng.uniform(np.log(config.target_size_min), np.log(config.target_size_max))))
-                place = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)
-                return window(*frame, View(config.window, size, place, mirrored))
-        raise InputError(f"{source.name}: {_TRIES} frames in a row cannot be read: leave this sequence out")
-
-    def _samples(self, box_xywh: Tensor, seed: int) -> Tensor:
-        config = self._config
-        positives, negatives = (n // config.frames for n in (config.positives, config.mined or config.negatives))
-        sampler = BoxSampler((config.window, config.window), torch.Generator("cpu").manual_seed(seed))
-        drawn = sampler.uniform(box_xywh, _POSITIVE_DRAWS, 0.1, 5)
-        near = overlapping(drawn, box_xywh, config.positive_iou, positives)
-        draws = max(_NEGATIVE_DRAWS, 2 * negatives)
-        far = apart(sampler.uniform(box_xywh, draws, 2, 10), box_xywh, config.negative_iou, negatives)
-        return torch.cat([part[torch.arange(n) % len(part)] for part, n in ((near, positives), (far, negatives))])
+        x = ((x - middle) * batch.contrast + middle * batch.light).clamp(0, 255) - self._mean
+        return x.contiguous(memory_format=torch.channels_last), batch.boxes_xywh.to(self._world.device)
 
     def _fully_connected(self) -> list[dict[str, Any]]:
         config, net = self._config, self.net

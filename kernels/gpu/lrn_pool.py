@@ -170,7 +170,7 @@ def _lrn_max_pool_kernel(
         offs_c = offs_item // n_columns * 8
         offs_x = offs_item % n_columns * COLUMNS
 
-    stride_c = stride_c.to(tl.int64)
+    stride_c = tl.cast(stride_c, tl.int64)  # torch.compile makes a stride of 1 a constant
     offs_cells = ()
     for i in tl.static_range(CELLS):
         column = tl.minimum(tl.maximum(offs_x * STRIDE - left + i, 0), width - 1)

@@ -85,10 +85,12 @@ def _select_config(
         may_split: the outputs may be handed over as partial sums.
     """
     exact = dtype == torch.float32 and precision == "ieee"
+    in_parts = precision == "tf32x3"
     peak = _FP32_PEAK if exact else _TF32_PEAK if dtype == torch.float32 else _FP16_PEAK
+    peak = peak / 3 if in_parts else peak
     size = dtype.itemsize
     x_size = size if in_splits == 1 else 4 * in_splits
-    block_k = 16 if exact else 128 // size
+    block_k = 16 if exact or in_parts else 128 // size
     best, least = None, float("inf")
     for block_m, block_n, num_warps, share in _FMA_TILES if exact else _TENSOR_CORE_TILES:
         block_n = max(_MIN_BLOCK, min(block_n, triton.next_power_of_2(n_out)))
@@ -179,7 +181,7 @@ def _layer_fwd_kernel(
         x_ptrs += BLOCK_K * stride_xk
         weight_ptrs += BLOCK_K * stride_wk
 
-    row, n_all_rows = head * n_rows + offs_m, n_heads.to(tl.int64) * n_rows  # [M], 1
+    row, n_all_rows = head * n_rows + offs_m, tl.cast(n_heads, tl.int64) * n_rows  # [M], 1
     if HIDDEN:
         tl.store(tickets_ptr + row, 0, mask=mask_m & (tile_n == 0) & (split == 0))
     out_ptrs = out_ptr + row[:, None] * n_out + offs_n[None, :]  # [M, N]
@@ -224,7 +226,9 @@ def score_heads(
 ) -> Tensor:
     """Target scores, before softmax: arguments and result as of the public function, which has checked them."""
     n_heads, n_rows = len(weights[0]), features.shape[-2]
-    precision = "tf32" if allow_tf32 and features.dtype == torch.float32 else "ieee"
+    precision = "ieee"
+    if features.dtype == torch.float32 and (allow_tf32 or not _compiles_for_amd()):
+        precision = "tf32" if allow_tf32 else "tf32x3"  # AMD has no products of three parts
     scores = features.new_empty((n_heads, n_rows, 2))
     if scores.numel():
         with on_device_of(features):
