@@ -40,7 +40,7 @@ def test_boxes_follow_the_object(tmp_path: Path) -> None:
         red = frame[:, :, 0].astype(int) - frame[:, :, 2] > 60
         rows, columns = (np.flatnonzero(red.any(axis=axis)) for axis in (1, 0))
         seen = columns[0], rows[0], columns[-1] + 1 - columns[0], rows[-1] + 1 - rows[0]
-        np.testing.assert_allclose(seen, box, atol=5)  # blur widens what is seen
+        np.testing.assert_allclose(seen, box, atol=6)  # blur widens what is seen
         shapes.add(round(float(box[2] / box[3]), 2))
     assert len(shapes) > 10 and min(shapes) < 1.4 < 1.6 < max(shapes), "turned and squeezed"
     again = domain.frame(3)
