@@ -247,7 +247,8 @@ def test_tiles_of_the_tracker(n_heads: int, fc4: tuple[int, ...], last: tuple[in
 
 def test_what_any_selection_keeps_to() -> None:
     chosen = set()
-    for dtype, precision in ((torch.float32, "ieee"), (torch.float32, "tf32"), (torch.float16, "ieee")):
+    fp32 = [(torch.float32, precision) for precision in ("ieee", "tf32x3", "tf32")]
+    for dtype, precision in (*fp32, (torch.float16, "ieee")):
         for n_heads in (1, 2, 4, 8, 16, 64):
             for count in (1, 64, 256, 1024):
                 for n_in, n_out in ((4608, 512), (512, 512), (37, 19), (4608, 2)):

@@ -170,7 +170,9 @@ def _lrn_max_pool_kernel(
         offs_c = offs_item // n_columns * 8
         offs_x = offs_item % n_columns * COLUMNS
 
-    stride_c = tl.cast(stride_c, tl.int64)  # torch.compile makes a stride of 1 a constant
+    # torch.compile makes a stride of 1 a constant, and of a number with a fraction an fp64.
+    stride_c = tl.cast(stride_c, tl.int64)
+    alpha, beta, k = tl.cast(alpha, tl.float32), tl.cast(beta, tl.float32), tl.cast(k, tl.float32)
     offs_cells = ()
     for i in tl.static_range(CELLS):
         column = tl.minimum(tl.maximum(offs_x * STRIDE - left + i, 0), width - 1)

@@ -14,6 +14,9 @@ TAPS = {"clamped": CLAMPED.value, "extrapolated": EXTRAPOLATED.value, "strided":
 @triton.jit
 def start_and_spacing(low, high, spatial_scale, shift, extend, min_extent, DIVISIONS: tl.constexpr):
     """Where sample index 0 lies on the axis and how far apart the samples are, in cells."""
+    # torch.compile hands numbers over as fp64.
+    spatial_scale, shift = tl.cast(spatial_scale, tl.float32), tl.cast(shift, tl.float32)
+    extend, min_extent = tl.cast(extend, tl.float32), tl.cast(min_extent, tl.float32)
     start = low * spatial_scale + shift
     extent = (high - low) * spatial_scale + extend
     extent = tl.where((extent < min_extent) & (extent != float("-inf")), min_extent, extent)

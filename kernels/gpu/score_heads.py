@@ -77,8 +77,9 @@ def _select_config(
         64  fc5+fc6  128x256  1       256       101      17 for L2
 
     None of it was measured; it ranks tiles. BLOCK_K is a cache line, 128 bytes. With 96 KB in flight the latency of the
-    L2 cache is hidden from one multiprocessor. 128x256 would spill registers in TF32. Exact fp32 has no tensor cores on
-    NVIDIA, and bank conflicts of its operands in shared memory leave a third of the peak or less.
+    L2 cache is hidden from one multiprocessor. 128x256 would spill registers in TF32, and so would the parts of a cache
+    line of fp32 numbers. AMD's products of fp32 have no parts and no tensor cores here, and bank conflicts of operands
+    in shared memory leave a third of the peak or less.
 
     Args:
         in_splits: into so many partial sums the inputs are split.
@@ -270,7 +271,7 @@ def _layer_fwd(
         bias_in: [T, in], to be added to partial sums.
         weight: [T, out, in].
         bias: [T, out].
-        precision: of fp32 products, "ieee" or "tf32".
+        precision: of fp32 products, "ieee", "tf32x3" (in parts) or "tf32".
         scores: [T, K, 2], written.
         tickets: [T, K] int32; a hidden layer sets them to zero.
         last: the last layer's weight [T, 2, out] and bias [T, 2], unless ``weight`` is the last layer's.
