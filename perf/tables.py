@@ -4,8 +4,8 @@
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
 ``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
 ``peers-*.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does,
-``fast-choice.json`` and ``held-out.json`` what ``python perf/held_out.py`` does, ``ablation*.json`` what ``python -m
-fdn_triton.evaluate ablation`` does.
+``gpu-*.json`` what ``perf/gpu.sh`` does, ``fast-choice.json`` and ``held-out.json`` what ``python perf/held_out.py``
+does, ``ablation*.json`` what ``python -m fdn_triton.evaluate ablation`` does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import sys
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+
+from gpu_tables import gpu_operations_table, gpu_tracking_table
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -42,6 +44,8 @@ def places() -> list[tuple[Path, str, str]]:
         (README, "peers", peers_table()),
         (README, "peers-bf16", peers_table(RESULTS / "peers-cpu-bf16.json")),
         (README, "scaling", scaling_tables()),
+        (README, "gpu-tracking", gpu_tracking_table()),
+        (README, "gpu-operations", gpu_operations_table()),
         (CARD, "sequences", sequence_table()),
         (CARD, "held-out", held_out_table(RESULTS / "held-out.json")),
     ]
