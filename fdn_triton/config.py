@@ -57,6 +57,9 @@ class TrackerConfig:
     target_size: float | None = None
     """Pixels; the frame is made smaller still where the first target's mean side would pass this (of several, the
     smallest's); None leaves it."""
+    least_target_size: float | None = 64.0
+    """Pixels; it is made larger where that side would stay below this, but no more than twice as large: the 3x3 bins of
+    a target below three feature cells (48 pixels) repeat cells. None leaves it (the paper)."""
     conv_precision: Literal["auto", "half", "fp32", "fp16", "bf16"] = "auto"
     """Type of the convolutions' weights and maps; auto is fp16 on a GPU and fp32 on a CPU. On a GPU, PyTorch rounds
     what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504. On a CPU
@@ -235,7 +238,14 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "conv_precision": ("auto", "half", "fp32", "fp16", "bf16"),
     "feature_precision": ("half", "fp32", "bf16"),
 }
-_ABOVE_ZERO = ("target_size", "scale_step", "min_box_size", "search_growth", "bbox_regression_ridge")
+_ABOVE_ZERO = (
+    "target_size",
+    "least_target_size",
+    "scale_step",
+    "min_box_size",
+    "search_growth",
+    "bbox_regression_ridge",
+)
 _UNBOUNDED = ("score_threshold", "seed")
 _MAY_BE_ZERO = ("first_iterations", "update_iterations")
 
@@ -296,6 +306,7 @@ PRESETS: dict[str, TrackerConfig] = {
         bbox_regression_smaller=False,
         first_loss_threshold=0.01,
         first_shifts=1,
+        least_target_size=None,
         round_boxes=True,
     ),
     "fast": TrackerConfig(
@@ -309,6 +320,6 @@ PRESETS: dict[str, TrackerConfig] = {
     ),
 }
 """``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too),
-with two exceptions: ``first_shifts``, and ``bbox_regression_smaller``, of which False is MDNet's. ``release`` comes as
+with three exceptions: ``first_shifts``, ``bbox_regression_smaller`` and ``least_target_size``. ``release`` comes as
 close to the authors' MATLAB release as configuration goes. ``fast`` is for real time on two CPU cores, chosen on videos
 that nothing is reported on (the README's table; ``perf/held_out.py``)."""

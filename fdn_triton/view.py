@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from itertools import product
 
@@ -13,6 +14,8 @@ from .config import STRIDE, TrackerConfig
 from .frame import network_size
 from .frame_features import Features
 from .timing import StageClock
+
+_MOST_ENLARGED = 2.0  # the first frame's features cost its square
 
 
 class View:
@@ -47,11 +50,11 @@ class View:
     ) -> None:
         self.clock = clock
         short_side, max_side = config.short_side, config.max_side
-        shrink = 1.0
-        if config.target_size is not None:
-            scale = min(short_side / min(image_wh), max_side / max(image_wh))
-            shrink = min(1.0, config.target_size / (target_side * scale))
-        self._sides = short_side * shrink, max_side * shrink
+        side = target_side * min(short_side / min(image_wh), max_side / max(image_wh))  # in the resized frame
+        most = math.inf if config.target_size is None else config.target_size
+        least = min(most, config.least_target_size or 0.0)
+        change = min(_MOST_ENLARGED, min(max(side, least), most) / side)
+        self._sides = short_side * change, max_side * change
         self._shifts = config.first_shifts
         self._features_of_size = features
         self._mean = mean

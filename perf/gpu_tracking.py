@@ -44,8 +44,9 @@ RESULTS = Path(__file__).parent / "results"
 OURS, EAGER, CROPS = "fdn_triton", "eager PyTorch", "MDNet's crops"
 STAGES = ("features", "score", "collect", "update")
 QUICK: dict[str, Any] = {
-    "short_side": 112, "max_side": 200, "candidates": 32, "mining_negatives": 128, "first_iterations": 3,
-    "bbox_regression_samples": 50, "first_positives": 50, "first_negatives": 100, "positives": 10, "negatives": 30,
+    "short_side": 112, "max_side": 200, "least_target_size": None, "candidates": 32, "mining_negatives": 128,
+    "first_iterations": 3, "bbox_regression_samples": 50, "first_positives": 50, "first_negatives": 100,
+    "positives": 10, "negatives": 30,
 }  # fmt: skip
 _GOALS = {1: 300.0, 64: 30.0}  # frames a second
 _TOGETHER = 5.0  # times as many targets' frames a second with 8 targets as with one

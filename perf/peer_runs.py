@@ -141,11 +141,11 @@ def run_peer(peer: Peer, sequence: Sequence, seed: int, csrt_python: Path | None
     return Run(np.array(boxes), first_frame_s, marks)
 
 
-def _size_changes(peer: Peer, sequence: Sequence) -> dict[str, int]:
+def _size_changes(peer: Peer, sequence: Sequence) -> dict[str, int | None]:
     if not peer.native:
         return {}
     height, width = cv2.imread(str(sequence.images[0])).shape[:2]
-    return {"short_side": min(height, width), "max_side": max(height, width)}
+    return {"short_side": min(height, width), "max_side": max(height, width), "least_target_size": None}
 
 
 def _run_csrt(python: Path, sequence: Sequence, box: NDArray[np.float64]) -> Run:

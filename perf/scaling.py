@@ -51,7 +51,13 @@ FIRST_FRAME: dict[str, Any] = {
     "first_negatives": 500,
     "first_iterations": 10,
 }
-LONG: dict[str, Any] = {"short_side": 112, "max_side": 200, "candidates": 64, "mining_negatives": 128}
+LONG: dict[str, Any] = {
+    "short_side": 112,
+    "max_side": 200,
+    "least_target_size": None,
+    "candidates": 64,
+    "mining_negatives": 128,
+}
 """What makes 10,000 frames a matter of minutes; the memory of a target is as large as ever."""
 _STAGES = ("features", "score", "collect", "update")
 _MANY = 8  # above so many targets one period of updates is enough

@@ -14,14 +14,14 @@ BASE_WH = (640, 360)
 THINGS = 64
 PERIOD = 40
 """Frames after which the scene repeats."""
-_THING_WH = (40, 32)
-_RADIUS = 5  # of the circle that each thing moves on, pixels
+_THING_WH = (46, 36)  # no smaller than least_target_size in the frame as the presets resize it
+_RADIUS = 4  # of the circle that each thing moves on, pixels
 
 
 class Scene:
     """The demo clip's village behind 64 patches of coloured blots, which are spread over the frame and circle in place.
 
-    A thing measures 40x32 pixels of 640x360, whatever the size of the frames: equal to the tracker, which resizes them.
+    A thing measures 46x36 pixels of 640x360, whatever the size of the frames: equal to the tracker, which resizes them.
     """
 
     def __init__(self) -> None:

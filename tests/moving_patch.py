@@ -24,6 +24,7 @@ Image = NDArray[np.uint8]
 
 SMALL: dict[str, Any] = {
     "short_side": 120,
+    "least_target_size": None,
     "candidates": 64,
     "bbox_regression_draws": 300,
     "bbox_regression_samples": 100,

@@ -15,6 +15,7 @@ TRUTH = np.loadtxt(clip_path() / "groundtruth_rect.txt", delimiter=",")  # 1-bas
 # A tracker that follows nothing for long, but takes all its steps in milliseconds.
 QUICK = {
     "short_side": 100,
+    "least_target_size": None,
     "max_side": 200,
     "candidates": 16,
     "bbox_regression_draws": 300,

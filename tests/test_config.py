@@ -25,6 +25,7 @@ FRAME_SIZE = {
     "short_side": 600,
     "max_side": 1000,
     "target_size": None,
+    "least_target_size": 64.0,  # the paper: None
     "conv_precision": "auto",
     "feature_precision": "fp32",
 }
@@ -109,6 +110,7 @@ def test_the_preset_release_differs_in_what_the_release_does_differently() -> No
         "bbox_regression_smaller": False,
         "first_loss_threshold": 0.01,
         "first_shifts": 1,
+        "least_target_size": None,
         "round_boxes": True,
     }
     assert {name: value for name, value in network.items() if value != NETWORK[name]} == {

@@ -55,7 +55,13 @@ def test_features_in_half_precision() -> None:
 def test_tracks_in_half_precision_are_those_of_fp32() -> None:
     """Small frames and short updates, for half precision takes a CPU long."""
     images, truth = frames(6)
-    small = {"short_side": 120, "max_side": 200, "first_iterations": 5, "bbox_regression_samples": 200}
+    small = {
+        "short_side": 120,
+        "max_side": 200,
+        "least_target_size": None,
+        "first_iterations": 5,
+        "bbox_regression_samples": 200,
+    }
     exact, half = (track("cpu", images, truth[0], conv_precision=p, **small) for p in ("fp32", "fp16"))
     assert not np.array_equal(exact, half)
     assert overlaps(half, exact).mean() > 0.9

@@ -26,7 +26,7 @@ from fdn_triton.sequence import open_sequence
 PACKAGE = Path(__file__).resolve().parents[1] / "fdn_triton"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 SMALL = {  # frames as large as the images: shrinking rounds differently on the two ways
-    "short_side": 240, "max_side": 320, "first_iterations": 3, "bbox_regression_draws": 2000,
+    "short_side": 240, "max_side": 320, "least_target_size": None, "first_iterations": 3, "bbox_regression_draws": 2000,
     "bbox_regression_samples": 200, "first_negatives": 1000, "long_interval": 4,
 }  # fmt: skip
 

@@ -48,10 +48,9 @@ def test_it_follows_the_owl() -> None:
     assert success[-1]
 
 
-def _frame_hw(image_hw: tuple[int, int], boxes: list[list[float]], target_size: float | None) -> tuple[int, int]:
-    tracker = Tracker(
-        TrackerConfig.from_preset("paper", target_size=target_size, **QUICK), weights=weights(), device="cpu"
-    )
+def _frame_hw(image_hw: tuple[int, int], boxes: list[list[float]], **sizes: float | None) -> tuple[int, int]:
+    config = TrackerConfig.from_preset("paper", **{**QUICK, "least_target_size": None, **sizes})
+    tracker = Tracker(config, weights=weights(), device="cpu")
     tracker.init(np.zeros((*image_hw, 3), np.uint8), boxes)
     assert tracker._view is not None
     return tracker._view.features.frame_hw
@@ -70,7 +69,23 @@ def _frame_hw(image_hw: tuple[int, int], boxes: list[list[float]], target_size: 
 def test_the_frame_is_sized_for_the_target(
     target_size: float | None, boxes: list[list[float]], expected: tuple[int, int]
 ) -> None:
-    assert _frame_hw((240, 320), boxes, target_size) == expected
+    assert _frame_hw((240, 320), boxes, target_size=target_size) == expected
+
+
+@pytest.mark.parametrize(
+    ("least", "boxes", "expected"),
+    [
+        (25.0, [[50, 50, 12, 8]], (600, 800)),  # it measures 25 pixels there
+        (40.0, [[50, 50, 12, 8]], (960, 1280)),
+        (64.0, [[50, 50, 12, 8]], (1200, 1600)),  # no more than twice
+        (40.0, [[50, 50, 60, 40], [20, 20, 12, 8]], (960, 1280)),  # the smallest of several decides
+    ],
+)
+def test_the_frame_is_enlarged_for_a_small_target(
+    least: float, boxes: list[list[float]], expected: tuple[int, int]
+) -> None:
+    assert _frame_hw((240, 320), boxes, least_target_size=least) == expected
+    assert _frame_hw((240, 320), boxes, least_target_size=least, target_size=25.0) == (600, 800), "no larger than that"
 
 
 def test_a_video_that_changes_its_size_keeps_the_frames() -> None:

@@ -74,7 +74,9 @@ def test_the_eager_version_has_no_kernels_and_no_graphs() -> None:
     with without_triton():
         assert not sys.modules["fdn_triton.kernels.lrn_pool"].runs_on_triton(torch.empty(1))
     assert sys.modules["fdn_triton.kernels.lrn_pool"].runs_on_triton is before and lrn_pool is not None
-    tracker = Tracker(TrackerConfig(short_side=112, max_side=200, first_iterations=1), device="cpu")
+    tracker = Tracker(
+        TrackerConfig(short_side=112, max_side=200, least_target_size=None, first_iterations=1), device="cpu"
+    )
     tracker._targets._together = tracker._targets._capture = True
     tracker.init(torch.zeros(60, 80, 3, dtype=torch.uint8), [10, 10, 20, 20])
     assert tracker._targets._tuner is not None and tracker._targets._tuner._captured is not None

@@ -227,7 +227,7 @@ def test_it_works_without_triton_and_without_a_display(installed: Path, tmp_path
         "    sys.modules[name] = None\n"  # an import of it fails
         "import numpy as np, fdn_triton, fdn_triton.track\n"
         "config = fdn_triton.TrackerConfig(short_side=100, max_side=200, first_iterations=1, first_negatives=40,\n"
-        "    first_positives=20, bbox_regression=False, candidates=16)\n"
+        "    least_target_size=None, first_positives=20, bbox_regression=False, candidates=16)\n"
         "image = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)\n"
         "tracker = fdn_triton.Tracker(config, device='cpu')\n"
         "tracker.init(image, [20, 15, 30, 25])\n"

@@ -32,7 +32,7 @@ def image() -> Tensor:
 
 
 def view(backbone: Backbone, short_side: int, shifts: int) -> View:
-    config = TrackerConfig(short_side=short_side, first_shifts=shifts)
+    config = TrackerConfig(short_side=short_side, least_target_size=None, first_shifts=shifts)
     clock = StageClock(torch.device("cpu"))
     result = View(config, partial(FrameFeatures, backbone), torch.zeros(3), (IMAGE_HW[1], IMAGE_HW[0]), 20.0, clock)
     result.begin(image())
