@@ -58,8 +58,9 @@ class TrackerConfig:
     """Pixels; the frame is made smaller still where the first target's mean side would pass this (of several, the
     smallest's); None leaves it."""
     least_target_size: float | None = 64.0
-    """Pixels; it is made larger where that side would stay below this, but no more than twice as large: the 3x3 bins of
-    a target below three feature cells (48 pixels) repeat cells. None leaves it (the paper)."""
+    """Pixels; it is made larger where that side would stay below this (and below ``target_size``), but no more than
+    twice as large: the 3x3 bins of a target of less than three feature cells, 48 pixels, repeat cells, and candidates
+    are a third smaller. None leaves it (the paper)."""
     conv_precision: Literal["auto", "half", "fp32", "fp16", "bf16"] = "auto"
     """Type of the convolutions' weights and maps; auto is fp16 on a GPU and fp32 on a CPU. On a GPU, PyTorch rounds
     what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504. On a CPU

@@ -73,12 +73,12 @@ class SampleMemory:
 
     def of_last(self, frames: int) -> Tensor:
         """The pool's rows [n] that hold the samples of the most recent ``frames`` frames; on the host."""
-        rows = [np.arange(start, start + count) for start, count in list(self._frames)[-frames:]]
+        rows = [np.arange(start, start + count, dtype=np.int64) for start, count in list(self._frames)[-frames:]]
         return torch.from_numpy(np.concatenate(rows) % self._capacity + self._first_row)
 
 
 def remember(frames: Sequence[tuple[SampleMemory, Tensor]]) -> None:
-    """Append samples [n, width] to each memory, all by one launch."""
+    """Append samples [n, width] to each memory, all by a few launches."""
     rows, samples = [], []
     for memory, features in frames:
         pieces = memory.take(len(features))

@@ -47,8 +47,8 @@ class Target:
         view: the video that it is in.
         box_xywh: [4], where it is searched from, pixels of the resized frame.
         slot: of the pool, where its memories are.
-        generator: of the boxes that are drawn, on the device.
-        batch_generator: of what fine-tuning draws, on the host; on a CPU it is the same one.
+        generator: of its head and of the first frame's boxes, on the device.
+        host_generator: of all else, on the host; on a CPU it is the same one.
         frames: seen so far.
         translation: spread of the candidates' centres, target sizes.
     """
@@ -58,7 +58,7 @@ class Target:
     box_xywh: Tensor
     slot: int
     generator: torch.Generator
-    batch_generator: torch.Generator
+    host_generator: torch.Generator
     positives: SampleMemory
     negatives: SampleMemory
     translation: float

@@ -50,7 +50,7 @@ class Draws(NamedTuple):
 
 
 class DrawTable:
-    """:class:`Draws` for many targets by one launch for each kind; a device's generator takes one for each target.
+    """:class:`Draws` for many targets by one launch for each kind, where generators of a device need one per target.
 
     Long columns are drawn once, and each target reads them from places that its generator on the host chooses: what it
     gets does not depend on the others (:class:`~.online.DropoutTable` has dropout so).

@@ -102,7 +102,7 @@ class Targets:
                     box_xywh=box_xywh,
                     slot=slot,
                     generator=generator,
-                    batch_generator=generator if on_host else torch.Generator("cpu").manual_seed(seed),
+                    host_generator=generator if on_host else torch.Generator("cpu").manual_seed(seed),
                     positives=SampleMemory(self._pool, first_row, *self._positives),
                     negatives=SampleMemory(self._pool, first_row + n_positives, *self._negatives),
                     translation=self.config.search_translation,
@@ -173,7 +173,7 @@ class Targets:
             ((iterations, loss),) = fine_tune(
                 self._tuner,
                 features,
-                [Lesson(t, rows[: len(positives)], rows[len(positives) :], target.batch_generator)],
+                [Lesson(t, rows[: len(positives)], rows[len(positives) :], target.host_generator)],
                 config.first_learning_rate,
                 config.first_iterations,
                 config.first_loss_threshold,
@@ -248,7 +248,7 @@ class Targets:
         """As :class:`HostSearch`, waiting for the device once."""
         with stage({target.view for target in targets}, "score"):
             if self._table is not None:
-                draws = self._table([target.batch_generator for target in targets])
+                draws = self._table([target.host_generator for target in targets])
             else:
                 draws = Draws.of(self.config, [target.generator for target in targets])
             starts = torch.stack([target.box_xywh for target in targets])
@@ -312,7 +312,7 @@ class Targets:
                 self._targets.index(targets[i]),
                 targets[i].positives.of_last(config.long_memory if success[i] else config.short_memory),
                 targets[i].negatives.of_last(config.short_memory),
-                targets[i].batch_generator,
+                targets[i].host_generator,
             )
             for i in learning
         ]

@@ -22,7 +22,7 @@ from .training.exclusion import Benchmark, refuse_test_videos
 from .training.images import read_labelled_images
 from .training.loop import WEIGHTS, Schedule, Task, run_training
 from .training.multi_domain import MultiDomainConfig, MultiDomainTraining
-from .training.stills import still_domains
+from .training.stills import CHANGING, still_domains
 from .training.synthetic import DRAWING, synthetic_domains
 from .training.tracking_score import tracking_score
 from .training.trunk import trunk_to_train
@@ -141,7 +141,9 @@ def _check(options: Options) -> None:
     numbers = {**vars(options), **asdict(options.schedule), **asdict(options.config)}
     for least, names in _LEAST.items():
         for name in names:
-            if numbers.get(name) is not None and not numbers[name] >= least:  # NaN too
+            if name == "view_side" and numbers.get(name) is None:
+                continue
+            if name in numbers and not numbers[name] >= least:  # NaN too
                 raise InputError(f"--{name.replace('_', '-')} is {numbers[name]}: it must be at least {least}")
 
 
@@ -174,9 +176,9 @@ def _multi_domain(
         if options.photographs is None:
             raise InputError("--synthetic needs images to make videos from: give --photographs FOLDER")
         domains += synthetic_domains(options.photographs, options.synthetic, config.seed)
-    if options.still_domains:
-        if options.stills is None:
-            raise InputError("--still-domains needs annotated photographs: give --stills FOLDER")
+    if (options.stills is None) != (options.still_domains == 0):
+        raise InputError("--stills FOLDER says where photographs are, --still-domains N how many of them: give both")
+    if options.stills is not None:
         stills, left_out = still_domains(options.stills, options.still_domains, config.seed)
         _tell(world, f"{len(stills)} domains of photographs", left_out)
         domains += stills
@@ -196,6 +198,8 @@ def _multi_domain(
     }
     if options.synthetic:
         identity["drawing"] = DRAWING
+    if options.stills is not None:
+        identity["changing"] = CHANGING
     return MultiDomainTraining(domains, trunk, start, config, world), identity, network
 
 

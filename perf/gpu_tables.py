@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -27,55 +26,70 @@ def gpu_operations_table(folder: Path = RESULTS) -> str:
 
 def _tracking(path: Path) -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
+    stages = " | ".join(f"{stage}, ms (x floor)" for stage in STAGES)
     lines = [
-        f"{result['device']}, {result['date']}, torch {result['torch']}, triton {result['triton']}:",
+        _where(result),
         "",
-        "| tracker | targets | frames/s | iterations a frame | "
-        + " | ".join(f"{s}, ms (x floor)" for s in STAGES)
-        + " |",
-        "|---|---|---|---|" + "---|" * len(STAGES),
+        f"| tracker | targets | frames/s | iterations a frame | followed | {stages} |",
+        "|---|---|---|---|---|" + "---|" * len(STAGES),
     ]
     rows = [Row(**row) for row in result["rows"]]
     for row in rows:
+        cells = [row.provider, str(row.targets)]
         if row.fps is None or row.stages_ms is None:
-            lines.append(f"| {row.provider} | {row.targets} | failed: {row.problem} |" + " |" * (1 + len(STAGES)))
-            continue
-        floors = row.floors_ms or {}
-        stages = (
-            f"{row.stages_ms[s]:.2f}" + (f" ({row.stages_ms[s] / floors[s]:.0f})" if s in floors else "")
-            for s in STAGES
-        )
-        lines.append(
-            f"| {row.provider} | {row.targets} | {row.fps:.1f} | {row.iterations:.2f} | {' | '.join(stages)} |"
-        )
+            cells += [_failed(row.problem), *[""] * (2 + len(STAGES))]
+        else:
+            cells += [f"{row.fps:.1f}", f"{row.iterations:.2f}", f"{row.followed:.2f}"]
+            for stage in STAGES:
+                ms, floor = row.stages_ms[stage], (row.floors_ms or {}).get(stage)
+                cells.append(f"{ms:.2f}" + (f" ({ms / floor:.1f})" if floor else ""))
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *(f"- {sentence}" for sentence in comparisons(rows))])
 
 
 def _operations(path: Path) -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
     lines = [
-        f"{result['device']}, {result['date']}, torch {result['torch']}, triton {result['triton']}:",
+        _where(result),
         "",
         "| operation | shape | dtype | ours, us | x floor | times as fast as |",
         "|---|---|---|---|---|---|",
     ]
-    for (op, shape, dtype), group in groupby(
-        result["rows"], lambda row: (row["op"], row.get("shape"), row.get("dtype"))
-    ):
-        rows = {row["provider"]: row for row in group}
-        if OURS not in rows or "times" not in rows[OURS]:
+    providers: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in result["rows"]:
+        where = row["op"], row.get("shape", ""), row.get("dtype", "")
+        providers.setdefault(where, {})[row["provider"]] = row
+    for where, rows in providers.items():
+        own = rows.pop(OURS, None)
+        if own is None:  # what there was no time for
             continue
-        own = rows.pop(OURS)
-        us = own["times"]["device"]["median"]
-        lines.append(
-            f"| `{op}` | {shape} | {dtype} | {us:.1f} | {us / own['floor'][0]:.1f} | {', '.join(_against(rows, us))} |"
-        )
+        if "times" in own:
+            us = own["times"]["device"]["median"]
+            floor = f"{us / own['floor'][0]:.1f}" if own.get("floor") else ""
+            cells = [f"{us:.1f}{_mark(own)}", floor, ", ".join(_against(rows, us))]
+        else:
+            cells = [_failed(own["problem"]), "", ""]
+        lines.append(f"| `{where[0]}` | {' | '.join([*where[1:], *cells])} |")
     return "\n".join(lines)
+
+
+def _where(result: dict[str, Any]) -> str:
+    known = (f"{key} {result[key]}" for key in ("torch", "triton") if key in result)
+    return ", ".join([result.get("device", "a GPU"), *([result["date"]] if "date" in result else []), *known]) + ":"
 
 
 def _against(rows: dict[str, Any], ours_us: float) -> Iterator[str]:
     for name, row in rows.items():
         if "times" in row:
-            yield f"{name}: {row['times']['device']['median'] / ours_us:.2f}"
+            yield f"{name}: {row['times']['device']['median'] / ours_us:.2f}{_mark(row)}"
         elif not row.get("skipped"):
-            yield f"{name}: {row['problem']}"
+            yield f"{name}: {_failed(row['problem'])}"
+
+
+def _mark(row: dict[str, Any]) -> str:
+    """Of what was not timed by replaying a graph."""
+    return {"graph": "", "events": " e", "clock": " c"}[row["times"]["method"]]
+
+
+def _failed(problem: str) -> str:
+    return "failed: " + problem.replace("|", "/")

@@ -49,6 +49,25 @@ def start_weights(path: Path) -> Path:
     return path
 
 
+def photograph(root: Path, name: str, *boxes: tuple[int, int, int, int], difficult: bool = False) -> None:
+    """VOC's files of a photograph of 240x180: a red ellipse in each box on grey noise.
+
+    Boxes are left, top, right, bottom, counted from 1, the last pixel inside.
+    """
+    for folder in ("JPEGImages", "Annotations"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    image = np.random.default_rng(0).integers(90, 130, (180, 240, 1), dtype=np.uint8).repeat(3, axis=2)
+    objects = ""
+    for left, top, right, bottom in boxes:
+        center, axes = ((left + right) / 2 - 1, (top + bottom) / 2 - 1), (right - left + 1, bottom - top + 1)
+        cv2.ellipse(image, (center, axes, 0), (0, 0, 255), -1)
+        values = zip(("xmin", "ymin", "xmax", "ymax"), (left, top, right, bottom), strict=True)
+        box = "".join(f"<{key}>{value}</{key}>" for key, value in values)
+        objects += f"<object><difficult>{int(difficult)}</difficult><bndbox>{box}</bndbox></object>"
+    cv2.imwrite(str(root / f"JPEGImages/{name}.jpg"), image, [cv2.IMWRITE_JPEG_QUALITY, 98])
+    (root / f"Annotations/{name}.xml").write_text(f"<annotation>{objects}</annotation>")
+
+
 class PaintedDomain:
     """A domain without files: a bright square on noise; it remembers which frames were asked for."""
 

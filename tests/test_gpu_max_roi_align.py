@@ -19,7 +19,7 @@ from fdn_triton.kernels.max_roi_align import _sampling
 
 ATOL = 4e-6 if torch.cuda.is_available() else 2e-6
 """Of terms up to 4, at positions that fp32 rounds by 2e-6 cells; a GPU, which fuses products and sums, does otherwise
-than an interpreted kernel."""
+than an interpreted kernel (3.02e-6 at most on an H100)."""
 
 
 def on_triton(

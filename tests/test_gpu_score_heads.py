@@ -184,7 +184,7 @@ def test_repeats_bit_for_bit_and_leaves_the_inputs_alone() -> None:
     case = Case(1, 37, (1200, 70, 65, 2))
     before = [tensor.clone() for tensor in (case.features, *case.weights, *case.biases)]
     first = case.scores()
-    assert gpu._select_config(1, 37, 1200, 70, torch.float32).splits > 1
+    assert gpu._select_config(1, 37, 1200, 70, torch.float32, "tf32x3").splits > 1
     assert torch.equal(case.scores(), first)
     assert all(map(torch.equal, before, (case.features, *case.weights, *case.biases)))
 
@@ -227,6 +227,21 @@ def test_tf32_is_close(dtype: torch.dtype) -> None:
     """10 bits of mantissa; interpreted products are exact."""
     case = Case(2, 53, (300, 65, 2), dtype)
     torch.testing.assert_close(case.scores(allow_tf32=True).float(), case.scores().float(), rtol=1e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [(("cuda", 75), "ieee"), (("cuda", 80), "tf32x3"), (("hip", "gfx942"), "ieee"), (("xpu", "pvc"), "ieee")],
+)
+def test_fp32_is_multiplied_in_parts_where_tensor_cores_are(
+    monkeypatch: pytest.MonkeyPatch, target: tuple[str, Any], precision: str
+) -> None:
+    launched = []
+    monkeypatch.setattr(gpu, "_target", lambda: target)
+    monkeypatch.setattr(gpu, "_launch_layers", lambda *arguments: launched.append(arguments[-1]))
+    for dtype, allowed in ((torch.float32, False), (torch.float32, True), (torch.float16, False)):
+        Case(1, 5, (37, 2), dtype).scores(allow_tf32=allowed)
+    assert launched == [precision, "tf32", "ieee"]
 
 
 @pytest.mark.parametrize(

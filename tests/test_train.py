@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 from small_otb import QUICK_FLAGS
-from small_training import CLASSIFY_FLAGS, DOMAINS_FLAGS, class_folders, start_weights, video_folders
+from small_training import (
+    CLASSIFY_FLAGS,
+    DOMAINS_FLAGS,
+    class_folders,
+    photograph,
+    start_weights,
+    video_folders,
+)
 
 from fdn_triton import track, train
 from fdn_triton.config import NetworkConfig
@@ -128,6 +135,17 @@ def test_synthetic_domains_are_added(data: Path, tmp_path: Path, capsys: pytest.
     assert rows(tmp_path)[-1]["step"] == 5
 
 
+def test_domains_of_photographs_are_added(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3):
+        photograph(tmp_path / "voc", f"p{i}", (91 + i, 61, 150, 100))
+    (tmp_path / "voc/JPEGImages/p1.jpg").write_bytes(b"torn")
+    more = ["--stills", str(tmp_path / "voc"), "--still-domains", "5"]
+    assert train.main(domains(data, tmp_path / "run", *more, "--cycles", "1")) == 0
+    assert rows(tmp_path / "run")[-1]["step"] == 4, "two videos, two photographs"
+    said = capsys.readouterr()
+    assert "2 domains of photographs; left out: 1" in said.out and "p1.jpg cannot be read" in said.err
+
+
 @pytest.mark.parametrize("supported", [False, True])
 def test_slow_precision_is_said(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, supported: bool
@@ -173,6 +191,10 @@ def test_what_cannot_be_used_is_one_line(data: Path, tmp_path: Path, capsys: pyt
     assert "cannot read 'nowhere.safetensors'" in said(domains, "--weights", "nowhere.safetensors")
     assert "--synthetic needs images to make videos from: give --photographs" in said(domains, "--synthetic", "2")
     assert "has 0 images" in said(domains, "--synthetic", "2", "--photographs", str(data / "videos/first/empty"))
+    for flags in (("--stills", str(data)), ("--still-domains", "2")):
+        assert "--still-domains N how many of them: give both" in said(domains, *flags)
+    assert "no photograph with a usable box" in said(domains, "--stills", str(data), "--still-domains", "2")
+    assert "--view-side is 8: it must be at least --image-side" in said(classify, "--view-side", "8")
     assert "first, second: in both the training set and --track" in said(domains, "--track", str(data / "videos"))
     for flag in ("--log-every", "--validate-every", "--track-every", "--track-frames"):
         assert f"{flag} is 0: it must be at least 1" in said(classify, flag, "0")

@@ -73,6 +73,18 @@ def test_bf16_follows_fp32(images: LabelledImages) -> None:
     assert not torch.equal(losses["bf16"], losses["fp32"])
 
 
+def test_larger_views(images: LabelledImages) -> None:
+    task = Classification(images, replace(CONFIG, view_side=36), ALONE)
+    seen = []
+    task._net.trunk.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape[1:])))
+    task.step(0)
+    task.validate()
+    task.weights()
+    assert set(seen) == {(3, 36, 36)}
+    with pytest.raises(InputError, match="--view-side is 20: it must be at least --image-side, 24"):
+        Classification(images, replace(CONFIG, view_side=20), ALONE)
+
+
 def test_a_batch_that_cannot_be_normalised_is_refused(images: LabelledImages, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch of 1 is too small for 1 processes"):
         Classification(images, replace(CONFIG, batch=1), ALONE)

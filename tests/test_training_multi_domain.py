@@ -240,6 +240,23 @@ def test_batches_drawn_ahead_in_processes_are_the_same(make: MakeTask) -> None:
         assert (batch.light, batch.contrast, batch.grey) == (own.light, own.contrast, own.grey)
 
 
+def test_steps_are_the_same_whoever_draws_their_batches(make: MakeTask) -> None:
+    """Also where they go on in the middle, as after a checkpoint."""
+    alone, helped = make(), make()
+    helped.workers = 2
+    for number in (0, 1, 2, 7, 8):
+        assert float(helped.step(number)) == float(alone.step(number))
+    assert not changed(helped, parameters(alone))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_domain_that_cannot_be_read_is_named(make: MakeTask, workers: int) -> None:
+    task = make([PaintedDomain("torn", readable=False)])
+    task.workers = workers
+    with pytest.raises(InputError, match=r"^torn: 4 frames in a row cannot be read: leave this sequence out$"):
+        task.step(0)
+
+
 @pytest.mark.parametrize("variant", [{"fc_layers": 2}, {"roi_layer": "pool"}, {"sampling_ratio": 1}])
 def test_variants_of_the_network(make: MakeTask, variant: dict[str, object]) -> None:
     task = make(**variant)
@@ -264,11 +281,6 @@ def test_numbers_that_cannot_be_shared_are_refused(make: MakeTask) -> None:
         make(world=World(0, 4, CPU))
     with pytest.raises(InputError, match="0 frames"):
         make(frames=0)
-
-
-def test_a_domain_that_cannot_be_read_is_named(make: MakeTask) -> None:
-    with pytest.raises(InputError, match="torn: 4 frames in a row cannot be read: leave this sequence out"):
-        make([PaintedDomain("torn", readable=False)]).step(0)
 
 
 def test_the_start_is_the_weights_of_classification(make: MakeTask, tmp_path: Path) -> None:

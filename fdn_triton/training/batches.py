@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from .windows import View, window
 
 _POSITIVE_DRAWS, _NEGATIVE_DRAWS = 50, 200  # a frame
 _TRIES = 4  # frames that may turn out unreadable, for one that is wanted
-_AHEAD = 4  # batches that each worker has ready
+_AHEAD = 2  # batches that each worker has ready: they lie in shared memory
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Batch:
     unreadable: frozenset[Path]
 
 
-class Batches(Dataset[Batch]):
+class Batches(Dataset["Batch | InputError"]):
     """The batches of a training, by number.
 
     Args:
@@ -88,22 +89,35 @@ class Batches(Dataset[Batch]):
     def __init__(self, domains: Sequence[Domain], config: BatchConfig, share: slice) -> None:
         self._domains, self._config, self._share = domains, config, share
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch | InputError:
+        """A batch, or why there is none: an error that is raised in another process arrives with its traceback."""
         domain = self.domain(number)
-        return self.drawn(number, domain, training_frames(self._domains[domain]))
+        try:
+            return self.drawn(number, domain, training_frames(self._domains[domain]))
+        except InputError as error:
+            return error
 
     def ahead(self, start: int, stop: int, workers: int) -> Iterator[Batch]:
-        """Those from a number to another, drawn by so many processes; by this one, when asked for, with 0."""
+        """Those from a number to another, drawn by so many processes; by this one, when asked for, with 0.
+
+        Raises:
+            InputError: when its turn comes, of a batch whose frames cannot be read.
+        """
         numbers = range(start, stop)
-        return iter(
-            DataLoader(
-                self,
-                batch_size=None,
-                sampler=numbers,
-                num_workers=min(workers, len(numbers)),
-                prefetch_factor=_AHEAD if min(workers, len(numbers)) else None,
-            )
+        workers = min(workers, len(numbers))
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            prefetch_factor=_AHEAD if workers else None,
+            worker_init_fn=_one_thread,
+            generator=torch.Generator(),  # else the loader takes a number from the global one
         )
+        for batch in loader:
+            if isinstance(batch, InputError):
+                raise batch
+            yield batch
 
     def domain(self, number: int) -> int:
         """Which one the batch is of."""
@@ -153,3 +167,8 @@ class Batches(Dataset[Batch]):
                 place = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)
                 return window(*frame, View(self._config.window, size, place, mirrored))
         raise InputError(f"{source.name}: {_TRIES} frames in a row cannot be read: leave this sequence out")
+
+
+def _one_thread(worker: int) -> None:
+    """OpenCV's threads in a process that draws batches beside others; PyTorch has one there already."""
+    cv2.setNumThreads(1)

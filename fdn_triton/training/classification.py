@@ -35,8 +35,8 @@ class ClassificationConfig:
     image_side: int = 64
     """Pixels of the images in memory."""
     view_side: int | None = None
-    """Pixels of the views of them that are trained on; None for those of the images. Larger views are as blurred as
-    the enlarged frames of small videos, and their features have more cells; they take as much more time as area."""
+    """Pixels of the views of them that are trained on, at least those of the images; None for as many. Larger views
+    are as blurred as the enlarged frames of small videos, and take as much more time as area."""
     learning_rate: float = 0.1
     """Highest; it rises to it and falls along a cosine."""
     momentum: float = 0.9
@@ -87,7 +87,9 @@ class Classification:
         self.steps = max(1, round(config.epochs * self._steps_per_epoch))
         self._warm_up = max(1, min(self.steps // 20, self._steps_per_epoch))
         self._side = config.view_side or config.image_side
-        self._order = -1, torch.empty(0)
+        if self._side < config.image_side:
+            raise InputError(f"--view-side is {self._side}: it must be at least --image-side, {config.image_side}")
+        self._epoch_order: tuple[int, Tensor] | None = None
         self._mean = torch.tensor(IMAGENET_MEAN, device=world.device)[:, None, None]
         n_classes = len(images.classes)
         self._net = new_module(lambda: Classifier(config.conv_layers, n_classes, config.dropout), config.seed, world)
@@ -164,14 +166,15 @@ class Classification:
 
     def _whole(self, pixels: Tensor) -> Tensor:
         """Images [N, 3, side, side] uint8 as the network sees those it is not trained on."""
-        size = (self._side, self._side)
-        views = F.interpolate(pixels.float(), size, mode="bilinear", align_corners=False) - self._mean
-        return views.contiguous(memory_format=torch.channels_last)
+        x = pixels.float()
+        if x.shape[-1] != self._side:
+            x = F.interpolate(x, (self._side, self._side), mode="bilinear", align_corners=False)
+        return (x - self._mean).contiguous(memory_format=torch.channels_last)
 
     def _batch(self, number: int) -> Tensor:
         epoch, place = divmod(number, self._steps_per_epoch)
-        if self._order[0] != epoch:
+        if self._epoch_order is None or self._epoch_order[0] != epoch:
             generator = random_generator(torch.device("cpu"), self._config.seed, 0, epoch)
             order = torch.randperm(len(self._labels), generator=generator)
-            self._order = epoch, order.to(self._labels.device)
-        return self._order[1][place * self.samples_per_step :][: self.samples_per_step]
+            self._epoch_order = epoch, order.to(self._labels.device)
+        return self._epoch_order[1][place * self.samples_per_step :][: self.samples_per_step]

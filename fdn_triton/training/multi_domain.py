@@ -8,7 +8,7 @@ tells the domains' targets apart, may be added.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -31,6 +31,8 @@ from .distributed import World
 from .domains import Domain, VideoDomain, held_back_frames
 from .loop import Dropout, cosine, dropped, new_module, random_generator
 from .trunk import TrainableTrunk
+
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,9 @@ class MultiDomainTraining:
         start: the weights that the trunk has, for their feature scale, fc4 and fc5 if they have them, and provenance.
         config: all numbers.
         world: of the processes.
+
+    Attributes:
+        workers: processes that draw batches ahead, where the device leaves the CPU free for it.
     """
 
     def __init__(
@@ -190,7 +195,11 @@ class MultiDomainTraining:
             grey=config.grey,
         )
         self._batches = Batches(self._domains, batch, world.share(frames))
-        self._next = -1  # number of the batch that is drawn next
+        self.workers = 0
+        if world.device.type == "cuda":
+            self.workers = min(_MOST_WORKERS, (os.cpu_count() or 1) // world.size)
+        self._ahead: Iterator[Batch] | None = None
+        self._next = 0  # number of the batch that it gives next
         n = len(domains)
         self.net = new_module(lambda: MultiDomainNet(trunk, start, n, config), config.seed, world)
         # The statistics of one video's windows are no other video's: the normalisations keep those they came with.
@@ -232,7 +241,10 @@ class MultiDomainTraining:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Precision on held-back frames: what share of its boxes with the highest scores are on the target."""
+        """Precision on held-back frames: what share of its boxes with the highest scores are on the target.
+
+        Those of a synthetic domain or a photograph show what its other frames show, placed otherwise.
+        """
         precision = []
         for i in range(min(len(self._domains), 40)):
             domain = i * len(self._domains) // min(len(self._domains), 40)
@@ -289,12 +301,12 @@ class MultiDomainTraining:
         return labels.flatten()
 
     def _next_batch(self, number: int) -> Batch:
-        """That of a step; the ones after it are drawn ahead where the device leaves the CPU free for it."""
-        if self._next != number:
-            workers = len(os.sched_getaffinity(0)) if self._world.device.type == "cuda" else 0
-            self._ahead = self._batches.ahead(number, self.steps, workers)
+        """That of a step; those after it may be under way already."""
+        if self._ahead is None or self._next != number:
+            self._ahead = self._batches.ahead(number, self.steps, self.workers)
         self._next = number + 1
-        batch, domain = next(self._ahead), self._domains[self._batches.domain(number)]
+        batch = next(self._ahead)
+        domain = self._domains[batch.domain]
         if isinstance(domain, VideoDomain):
             domain.unreadable.update(batch.unreadable)
         return batch

@@ -19,6 +19,9 @@ from ..errors import InputError
 from ..weights import IMAGENET_MEAN
 from .images import read_image
 
+CHANGING = 1
+"""Counts the ways in which photographs have been changed: a run does not go on with others under the same names."""
+
 _FRAMES = 40
 _SMALLEST_SIDE = 20.0  # pixels of an object's box
 _LARGEST_SHARE = 0.4  # of the photograph's area: negatives need room
@@ -83,12 +86,13 @@ def still_domains(folder: Path, count: int, seed: int) -> tuple[list[StillDomain
             continue
         try:
             boxes = _boxes(path)
-        except (ElementTree.ParseError, OSError, ValueError, TypeError):
+        except (ElementTree.ParseError, OSError, ValueError, LookupError):  # LookupError: an unknown encoding
             left_out.append(f"{path} cannot be read")
             continue
         usable = [box for box in boxes if _is_usable(box, image.shape[1], image.shape[0])]
         if usable:
-            domains.append(StillDomain(path.stem, photograph, usable[int(rng.integers(len(usable)))], own))
+            box = usable[int(rng.integers(len(usable)))]
+            domains.append(StillDomain(f"{path.stem} at {box.round().astype(int).tolist()}", photograph, box, own))
     if not domains:
         raise InputError(f"{str(folder)!r} has no photograph with a usable box: {_LAYOUT}")
     return domains, left_out

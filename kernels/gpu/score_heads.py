@@ -227,12 +227,12 @@ def score_heads(
 ) -> Tensor:
     """Target scores, before softmax: arguments and result as of the public function, which has checked them."""
     n_heads, n_rows = len(weights[0]), features.shape[-2]
-    precision = "ieee"
-    if features.dtype == torch.float32 and (allow_tf32 or not _compiles_for_amd()):
-        precision = "tf32" if allow_tf32 else "tf32x3"  # AMD has no products of three parts
     scores = features.new_empty((n_heads, n_rows, 2))
     if scores.numel():
         with on_device_of(features):
+            precision = "ieee"
+            if features.dtype == torch.float32 and (allow_tf32 or _multiplies_tf32()):
+                precision = "tf32" if allow_tf32 else "tf32x3"
             _launch_layers(features.expand(1, n_heads, -1, -1), weights, biases, scores, precision)
     return scores if both_columns else scores[..., 1]
 
@@ -326,7 +326,19 @@ def _layer_fwd(
 
 def _compiles_for_amd() -> bool:
     """Whether shared memory is AMD's 64 KB, which hold one stage beside the one that waits in registers."""
+    return _target()[0] == "hip"
+
+
+def _multiplies_tf32() -> bool:
+    """Whether tensor cores multiply TF32: NVIDIA's, from sm_80 on. What is interpreted counts as such."""
+    backend, arch = _target()
+    return backend == "interpreted" or (backend == "cuda" and int(arch) >= 80)
+
+
+def _target() -> tuple[str, int | str]:
+    """What kernels are compiled for."""
     try:
-        return triton.runtime.driver.active.get_current_target().backend == "hip"
+        target = triton.runtime.driver.active.get_current_target()
     except RuntimeError:  # interpreted, without a GPU
-        return False
+        return "interpreted", 0
+    return target.backend, target.arch
