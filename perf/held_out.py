@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--weights", default=DEFAULT_WEIGHTS)
     parser.add_argument("--frames", type=int, default=40, help="of each video, at most")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="as python -m fdn_triton.track takes it")
     parser.add_argument("variants", nargs="+", metavar="NAME=CHANGES")
     parser.add_argument("--threads", type=int, default=1, help="several wait for each other, which counts as work")
     options = parser.parse_args()
@@ -44,14 +45,14 @@ def main() -> None:
     videos, _ = read_domains([options.videos])
     for text in options.variants:
         name, _, changes = text.partition("=")
-        result = measured(videos, json.loads(changes), options.weights, options.frames, options.seeds)
+        result = measured(videos, json.loads(changes), options.weights, options.frames, options.seeds, options.device)
         results = json.loads(options.out.read_text()) if options.out.exists() else {}
         options.out.write_text(json.dumps({**results, name: result}, indent=1) + "\n")
         print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in result["mean"].items()), flush=True)
 
 
 def measured(
-    videos: list[VideoDomain], changes: dict[str, Any], weights: str, frames: int, seeds: int
+    videos: list[VideoDomain], changes: dict[str, Any], weights: str, frames: int, seeds: int, device: str = "cpu"
 ) -> dict[str, Any]:
     """What is written for one variant."""
     preset = changes.get("preset", "paper")
@@ -59,7 +60,7 @@ def measured(
     runs = []
     for seed in range(seeds):
         config = TrackerConfig.from_preset(preset, **numbers, seed=seed)
-        tracker = Tracker(config, weights=weights, device="cpu")
+        tracker = Tracker(config, weights=weights, device=device)
         runs += [{"seed": seed, **_of_video(tracker, video, frames)} for video in videos]
     keys = ("precision", "auc", "first_cpu_s", "frame_cpu_ms", "iterations")
     return {

@@ -4,7 +4,7 @@
 ``track-*.json`` is what ``python -m fdn_triton.track --seq OTB/<sequence> --seed <seed> --json FILE`` writes,
 ``otb-<weights>.json`` the ``summary.json`` of ``python -m fdn_triton.evaluate otb --compare PUBLISHED``,
 ``peers-*.json`` what ``python perf/peers.py`` writes, ``scaling-<device>.json`` what ``python perf/scaling.py`` does,
-``gpu-*.json`` what ``perf/gpu.sh`` does, ``fast-choice.json`` and ``held-out.json`` what ``python perf/held_out.py``
+``gpu-*.json`` what ``perf/gpu.sh`` does, ``fast-choice.json`` and ``held-out*.json`` what ``python perf/held_out.py``
 does, ``ablation*.json`` what ``python -m fdn_triton.evaluate ablation`` does.
 """
 
@@ -47,6 +47,8 @@ def places() -> list[tuple[Path, str, str]]:
         (README, "gpu-tracking", gpu_tracking_table()),
         (README, "gpu-operations", gpu_operations_table()),
         (CARD, "sequences", sequence_table()),
+        (CARD, "held-out-gpu", held_out_table(RESULTS / "held-out-gpu.json")),
+        (CARD, "held-out-small", held_out_table(RESULTS / "held-out-small.json")),
         (CARD, "held-out", held_out_table(RESULTS / "held-out.json")),
     ]
 
