@@ -314,9 +314,6 @@ PRESETS: dict[str, TrackerConfig] = {
         target_size=64.0,
         conv_precision="half",
         feature_precision="half",
-        candidates=128,
-        negative_translation=1.0,
-        negatives=100,
         mining_negatives=256,
     ),
 }

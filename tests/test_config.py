@@ -129,9 +129,6 @@ def test_the_preset_fast_differs_in_what_costs_time() -> None:
         "target_size": 64.0,
         "conv_precision": "half",
         "feature_precision": "half",
-        "candidates": 128,
-        "negative_translation": 1.0,
-        "negatives": 100,
         "mining_negatives": 256,
     }
 
