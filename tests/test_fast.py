@@ -41,10 +41,11 @@ def test_it_follows_the_owl() -> None:
     tracker = Tracker(TrackerConfig.from_preset("fast"), device="cpu")
     tracker.init(images[0], truth[0])
     results = [tracker.update(image) for image in images[1:]]
-    assert overlaps(np.stack([result.boxes_xywh[0] for result in results]), truth[1:]).mean() > 0.7
+    overlap = overlaps(np.stack([result.boxes_xywh[0] for result in results]), truth[1:])
+    assert overlap.mean() > 0.7 and overlap.min() > 0.5
     success = [bool(result.success[0]) for result in results]
     assert all(success[:12])
-    assert np.mean(success) > 0.7  # the owl then turns: its score falls for some frames, and returns
+    assert np.mean(success) > 0.6  # the owl then turns: its score falls for some frames, and returns
     assert success[-1]
 
 
