@@ -42,7 +42,6 @@ def places() -> list[tuple[Path, str, str]]:
         (README, "measured", tracking_table(load())),
         (README, "presets", held_out_table()),
         (README, "peers", peers_table()),
-        (README, "peers-bf16", peers_table(RESULTS / "peers-cpu-bf16.json")),
         (README, "scaling", scaling_tables()),
         (README, "gpu-tracking", gpu_tracking_table()),
         (README, "gpu-operations", gpu_operations_table()),
