@@ -89,13 +89,36 @@ def test_the_frame_is_enlarged_for_a_small_target(
     assert _frame_hw((240, 320), boxes, least_target_size=least, target_size=25.0) == (600, 800), "no larger than that"
 
 
-def test_a_video_that_changes_its_size_keeps_the_frames() -> None:
-    config = TrackerConfig.from_preset("paper", target_size=25.0, **QUICK)
+@pytest.mark.parametrize(
+    ("sizes", "box", "frame_hw"),
+    [
+        ({"target_size": 25.0}, [50, 50, 60, 40], (120, 160)),
+        ({"short_side": 60, "least_target_size": 40.0}, [50, 50, 120, 80], (96, 128)),
+    ],
+)
+def test_a_video_that_changes_its_size_keeps_the_frames(
+    sizes: dict[str, float], box: list[float], frame_hw: tuple[int, int]
+) -> None:
+    config = TrackerConfig.from_preset("paper", **{**QUICK, **sizes})
     tracker = Tracker(config, weights=weights(), device="cpu")
-    tracker.init(np.zeros((240, 320, 3), np.uint8), [50, 50, 60, 40])
-    tracker.update(np.zeros((480, 640, 3), np.uint8))
+    tracker.init(np.zeros((240, 320, 3), np.uint8), box)
     assert tracker._view is not None
-    assert tracker._view.features.frame_hw == (120, 160)
+    for image_hw in ((480, 640), (240, 320)):
+        tracker.update(np.zeros((*image_hw, 3), np.uint8))
+        assert tracker._view.features.frame_hw == frame_hw
+
+
+def test_a_small_target_that_is_added_leaves_the_frames() -> None:
+    config = TrackerConfig.from_preset("paper", **QUICK, short_side=60, least_target_size=40.0)
+    tracker = Tracker(config, weights=weights(), device="cpu")
+    image = np.zeros((240, 320, 3), np.uint8)
+    tracker.init(image, [50, 50, 120, 80])
+    assert tracker.add(image, [20, 20, 12, 8]) == (1,)
+    assert tracker._view is not None and tracker._view.features.frame_hw == (96, 128)
+    for target in (0, 1):
+        tracker.remove(target)
+    tracker.add(image, [20, 20, 30, 30])
+    assert tracker._view is not None and tracker._view.features.frame_hw == (120, 160), "a new video begins"
 
 
 @pytest.mark.parametrize("changes", [{"target_size": 0}, {"target_size": "big"}, {"feature_precision": "fp16"}])
