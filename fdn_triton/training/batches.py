@@ -112,6 +112,8 @@ class Batches(Dataset["Batch | InputError"]):
             num_workers=workers,
             prefetch_factor=_AHEAD if workers else None,
             worker_init_fn=_one_thread,
+            # A fork would have OpenCV's and the device's state without their threads, and wait for them forever.
+            multiprocessing_context="spawn" if workers else None,
             generator=torch.Generator(),  # else the loader takes a number from the global one
         )
         for batch in loader:
