@@ -236,7 +236,10 @@ GLOBAL_STATE = (
     "os.putenv",
 )
 # A worker process is its own: nobody else's threads are counted there, nobody else's paths looked up.
-OWN_PROCESS = {"evaluation.engines": ("torch.set_num_threads", "cv2.setNumThreads", "os.chdir")}
+OWN_PROCESS = {
+    "evaluation.engines": ("torch.set_num_threads", "cv2.setNumThreads", "os.chdir"),
+    "training.batches": ("cv2.setNumThreads",),
+}
 GLOBAL_RANDOMNESS = ("np.random.", "random.")
 OWN_GENERATORS = ("np.random.default_rng", "np.random.SeedSequence", "np.random.Generator", "random.Random")
 
