@@ -86,7 +86,7 @@ _LEAST = {
     0: ("seed", "synthetic", "still_domains", "mined", "embedding"),
     1: (
         *("log_every", "validate_every", "track_every", "track_frames", "cycles", "positives", "negatives"),
-        *("image_side", "view_side", "window", "target_size_min"),
+        *("image_side", "window", "target_size_min"),
     ),
 }
 
@@ -141,8 +141,6 @@ def _check(options: Options) -> None:
     numbers = {**vars(options), **asdict(options.schedule), **asdict(options.config)}
     for least, names in _LEAST.items():
         for name in names:
-            if name == "view_side" and numbers.get(name) is None:
-                continue
             if name in numbers and not numbers[name] >= least:  # NaN too
                 raise InputError(f"--{name.replace('_', '-')} is {numbers[name]}: it must be at least {least}")
 

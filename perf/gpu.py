@@ -24,7 +24,7 @@ import torch
 from benchmarks import PARTS
 from comparison import Row, Task, compare
 from floors import Floors, environment, measure_floors
-from measure import SAMPLES
+from measure import MARKS, SAMPLES
 from own_process import in_own_process
 from parts import OURS, QUICK, Sizes
 from sweep import sweep
@@ -150,7 +150,6 @@ def _cells(row: Row, ours: Row | None) -> list[str]:
     if row.times is None:
         return [*where, ("skipped: " if row.skipped else "FAILED: ") + row.problem]
     device_us = row.times.device.median
-    marks = {"events": " e", "clock": " c", "graph": ""}
     assert row.work is not None
     if row.work.flops:
         rate = f"{row.work.flops / device_us / 1e6:.3g} TFLOP/s"
@@ -160,7 +159,7 @@ def _cells(row: Row, ours: Row | None) -> list[str]:
     against = f"{device_us / ours.times.device.median:.2f}" if ours and ours.times else ""
     return [
         *where,
-        f"{device_us:.2f}{marks[row.times.method]}",
+        f"{device_us:.2f}{MARKS[row.times.method]}",
         f"{row.times.wall.median:.1f}",
         rate,
         *floor,

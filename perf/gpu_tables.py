@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpu_tracking import OURS, STAGES, Row, comparisons
+from gpu_tracking import OURS, TABLE_HEAD, Row, comparisons, failed, table_line
+from measure import MARKS
 
 RESULTS = Path(__file__).parent / "results"
 _NONE = "Not recorded here yet."
@@ -26,25 +27,9 @@ def gpu_operations_table(folder: Path = RESULTS) -> str:
 
 def _tracking(path: Path) -> str:
     result = json.loads(path.read_text(encoding="utf-8"))
-    stages = " | ".join(f"{stage}, ms (x floor)" for stage in STAGES)
-    lines = [
-        _where(result),
-        "",
-        f"| tracker | targets | frames/s | iterations a frame | followed | {stages} |",
-        "|---|---|---|---|---|" + "---|" * len(STAGES),
-    ]
     rows = [Row(**row) for row in result["rows"]]
-    for row in rows:
-        cells = [row.provider, str(row.targets)]
-        if row.fps is None or row.stages_ms is None:
-            cells += [_failed(row.problem), *[""] * (2 + len(STAGES))]
-        else:
-            cells += [f"{row.fps:.1f}", f"{row.iterations:.2f}", f"{row.followed:.2f}"]
-            for stage in STAGES:
-                ms, floor = row.stages_ms[stage], (row.floors_ms or {}).get(stage)
-                cells.append(f"{ms:.2f}" + (f" ({ms / floor:.1f})" if floor else ""))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in comparisons(rows))])
+    table = [TABLE_HEAD, *(table_line(row) for row in rows)]
+    return "\n".join([_where(result), "", *table, "", *(f"- {sentence}" for sentence in comparisons(rows))])
 
 
 def _operations(path: Path) -> str:
@@ -68,14 +53,14 @@ def _operations(path: Path) -> str:
             floor = f"{us / own['floor'][0]:.1f}" if own.get("floor") else ""
             cells = [f"{us:.1f}{_mark(own)}", floor, ", ".join(_against(rows, us))]
         else:
-            cells = [_failed(own["problem"]), "", ""]
+            cells = [failed(own["problem"]), "", ""]
         lines.append(f"| `{where[0]}` | {' | '.join([*where[1:], *cells])} |")
     return "\n".join(lines)
 
 
 def _where(result: dict[str, Any]) -> str:
-    known = (f"{key} {result[key]}" for key in ("torch", "triton") if key in result)
-    return ", ".join([result.get("device", "a GPU"), *([result["date"]] if "date" in result else []), *known]) + ":"
+    versions = [f"{key} {result[key]}" for key in ("torch", "triton") if key in result]
+    return ", ".join(filter(None, [result.get("device", "a GPU"), result.get("date"), *versions])) + ":"
 
 
 def _against(rows: dict[str, Any], ours_us: float) -> Iterator[str]:
@@ -83,13 +68,8 @@ def _against(rows: dict[str, Any], ours_us: float) -> Iterator[str]:
         if "times" in row:
             yield f"{name}: {row['times']['device']['median'] / ours_us:.2f}{_mark(row)}"
         elif not row.get("skipped"):
-            yield f"{name}: {_failed(row['problem'])}"
+            yield f"{name}: {failed(row['problem'])}"
 
 
 def _mark(row: dict[str, Any]) -> str:
-    """Of what was not timed by replaying a graph."""
-    return {"graph": "", "events": " e", "clock": " c"}[row["times"]["method"]]
-
-
-def _failed(problem: str) -> str:
-    return "failed: " + problem.replace("|", "/")
+    return MARKS[row["times"]["method"]]

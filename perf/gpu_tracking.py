@@ -43,6 +43,12 @@ from fdn_triton.run import upload_ahead
 RESULTS = Path(__file__).parent / "results"
 OURS, EAGER, CROPS = "fdn_triton", "eager PyTorch", "MDNet's crops"
 STAGES = ("features", "score", "collect", "update")
+TABLE_HEAD = (
+    "| tracker | targets | frames/s | iterations a frame | followed | "
+    + " | ".join(f"{stage}, ms (x floor)" for stage in STAGES)
+    + " |\n|---|---|---|---|---|"
+    + "---|" * len(STAGES)
+)
 QUICK: dict[str, Any] = {
     "short_side": 112, "max_side": 200, "least_target_size": None, "candidates": 32, "mining_negatives": 128,
     "first_iterations": 3, "bbox_regression_samples": 50, "first_positives": 50, "first_negatives": 100,
@@ -206,13 +212,12 @@ def main() -> int:
     targets = (1, 2) if options.quick else (1, 8, 64)
     frames, skipped = (4, 2) if options.quick else (options.frames, 21)
     wanted = [(OURS, count) for count in targets] + [(EAGER, 1), (CROPS, 1)]
-    print("| provider | targets | frames/s | " + " | ".join(f"{s} ms (x floor)" for s in STAGES) + " | followed |")
-    print("|---|---|---|" + "---|" * (len(STAGES) + 1))
+    print(TABLE_HEAD)
     for provider, count in wanted:
         case = Case(provider, count, frames if provider != CROPS else max(2, frames // 10), skipped, options.device,
                     options.quick)  # fmt: skip
         rows.append(_measured(case, floors, deadline - time.monotonic()))
-        print(_line(rows[-1]), flush=True)
+        print(table_line(rows[-1]), flush=True)
     for sentence in comparisons(rows):
         print(sentence)
     path = options.json
@@ -268,14 +273,22 @@ def _floors(argument: tuple[str, bool]) -> Iterator[tuple[Floors, dict[str, Any]
         yield measure_floors(device, argument[1]), environment(device)
 
 
-def _line(row: Row) -> str:
+def failed(problem: str) -> str:
+    """A table's cell that says why there is no figure."""
+    return "failed: " + problem.replace("|", "/")
+
+
+def table_line(row: Row) -> str:
+    """The row under :data:`TABLE_HEAD`."""
+    cells = [row.provider, str(row.targets)]
     if row.fps is None or row.stages_ms is None:
-        return f"| {row.provider} | {row.targets} | FAILED: {row.problem} |"
-    cells = []
-    for stage in STAGES:
-        ms, floor = row.stages_ms[stage], (row.floors_ms or {}).get(stage)
-        cells.append(f"{ms:.3f}" + (f" ({ms / floor:.2f})" if floor else ""))
-    return f"| {row.provider} | {row.targets} | {row.fps:.1f} | {' | '.join(cells)} | {row.followed:.2f} |"
+        cells += [failed(row.problem), *[""] * (2 + len(STAGES))]
+    else:
+        cells += [f"{row.fps:.1f}", f"{row.iterations:.2f}", f"{row.followed:.2f}"]
+        for stage in STAGES:
+            ms, floor = row.stages_ms[stage], (row.floors_ms or {}).get(stage)
+            cells.append(f"{ms:.2f}" + (f" ({ms / floor:.1f})" if floor else ""))
+    return f"| {' | '.join(cells)} |"
 
 
 def _options() -> argparse.Namespace:

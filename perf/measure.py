@@ -19,6 +19,8 @@ Call = Callable[[], Any]
 
 SAMPLES = 30
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+MARKS = {"graph": "", "events": " e", "clock": " c"}
+"""What tables write behind a time, by its method."""
 _WARM_UP = 3  # samples that are thrown away
 _SAMPLE_MS = 1.0  # work in one sample: enough that the queue of the next replay stays ahead of the device
 _CALLS_PER_GRAPH = 2000

@@ -86,7 +86,7 @@ class Classification:
         self._steps_per_epoch = len(train.labels) // self.samples_per_step
         self.steps = max(1, round(config.epochs * self._steps_per_epoch))
         self._warm_up = max(1, min(self.steps // 20, self._steps_per_epoch))
-        self._side = config.view_side or config.image_side
+        self._side = config.image_side if config.view_side is None else config.view_side
         if self._side < config.image_side:
             raise InputError(f"--view-side is {self._side}: it must be at least --image-side, {config.image_side}")
         self._epoch_order: tuple[int, Tensor] | None = None

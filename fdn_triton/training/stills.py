@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..weights import IMAGENET_MEAN
 from .images import read_image
+from .windows import rotation
 
 CHANGING = 1
 """Counts the ways in which photographs have been changed: a run does not go on with others under the same names."""
@@ -124,7 +125,7 @@ def _changed(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The photograph turned about the object's centre, squeezed, lit and blurred, and the object's box in it."""
     turn, squeeze = rng.uniform(-_TURN, _TURN), np.exp(rng.uniform(-_SQUEEZE, _SQUEEZE))
-    linear = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag([squeeze, 1 / squeeze])
+    linear = rotation(turn) @ np.diag([squeeze, 1 / squeeze])
     center = box_xywh[:2] + box_xywh[2:] / 2
     matrix = np.column_stack((linear, center - 0.5 - linear @ (center - 0.5)))
     frame = cv2.warpAffine(image, matrix, image.shape[1::-1], borderValue=tuple(IMAGENET_MEAN))

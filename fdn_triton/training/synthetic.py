@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .images import IMAGE_SUFFIXES, read_image
+from .windows import rotation
 
 DRAWING = 2
 """Counts the ways in which scenes have been drawn: a run does not go on with other scenes under the same names."""
@@ -188,7 +189,7 @@ class _Cutout:
 
     def _linear(self, moment: float) -> NDArray[np.float64]:
         growth, squeeze = np.exp(self._growth(moment)), np.exp(self._squeeze(moment))
-        return _rotation(self._turn(moment)) @ np.diag([growth * squeeze, growth / squeeze])
+        return rotation(self._turn(moment)) @ np.diag([growth * squeeze, growth / squeeze])
 
 
 class _Neighbour:
@@ -248,7 +249,3 @@ def _patch(
     cv2.fillPoly(alpha, [points], 255, lineType=cv2.LINE_AA, shift=4)
     alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.5, 1.5))
     return np.dstack((pixels, alpha))
-
-
-def _rotation(angle: float) -> NDArray[np.float64]:
-    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

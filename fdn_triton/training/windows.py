@@ -56,3 +56,8 @@ def window(
     )
     wh = box_xywh[2:] * scale
     return pixels, np.array([shift_x - wh[0] / 2, shift_y - wh[1] / 2, *wh], dtype=np.float32)  # type: ignore[return-value]
+
+
+def rotation(angle: float) -> NDArray[np.float64]:
+    """[2, 2], by radians, from the x to the y axis."""
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
