@@ -86,7 +86,7 @@ class DeviceSearch:
             translation: [S, 1, 1], spread of the candidates' centres, target sizes.
             draws: of the S targets.
         """
-        features, inputs = self._features, (boxes_xywh, translation, *draws[:3])
+        features, inputs = self._features, (boxes_xywh, translation, *draws)
         if not (self._capture and isinstance(features, FrameFeatures) and features.whole_map is not None):
             return self._search(features.of_boxes, *inputs)
         if self._graph is None:
@@ -108,7 +108,7 @@ class DeviceSearch:
         far_noise: Tensor,
     ) -> Found:
         config = self._config
-        candidates = self._sampler.candidates_of(noise, boxes_xywh, translation)
+        candidates = self._sampler.candidates(boxes_xywh, noise, translation)
         scores = self._heads.scores(of_boxes(candidates))
         best_xywh, found, score = best_candidates(candidates, scores, config.top_k)
         if self._pixel is not None:
@@ -119,6 +119,6 @@ class DeviceSearch:
             refined = self._regressor.refine(of_boxes(best_xywh), best_xywh).mean(dim=1)
             refined = torch.where(success, refined, found)
         start = refined if config.search_from_refined else found
-        samples, counts = self._sampler.samples_of(near_noise, far_noise, start)
+        *samples, counts = self._sampler.samples(start, near_noise, far_noise)
         report = torch.cat((score[:, None], success.float(), counts.float(), refined / self._scale), dim=1)
-        return Found(start, report, of_boxes(samples))
+        return Found(start, report, of_boxes(torch.cat(samples, dim=1)))

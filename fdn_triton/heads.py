@@ -31,14 +31,17 @@ class Heads:
 
     @classmethod
     def for_targets(
-        cls, network: NetworkConfig, tensors: Mapping[str, Tensor], generators: Sequence[torch.Generator]
+        cls,
+        network: NetworkConfig,
+        tensors: Mapping[str, Tensor],
+        generators: Sequence[torch.Generator],
+        device: str | torch.device = "cpu",
     ) -> Heads:
-        """Fresh heads, one per generator, on the generators' device.
+        """Fresh heads on the device, one per generator on the host.
 
         fc4 and fc5 start from ``tensors`` where it holds them, else from N(0, 0.01) with bias 0.1; fc6 from
         N(0, 0.01) with bias 0 (MDNet).
         """
-        device = generators[0].device
         sizes = {"fc4": (HIDDEN, ROI_FEATURES), "fc5": (HIDDEN, HIDDEN), "fc6": (2, HIDDEN)}
         if network.fc_layers == 2:
             del sizes["fc5"]
@@ -48,9 +51,10 @@ class Heads:
                 weight = tensors[f"{name}.weight"].to(device).expand(len(generators), -1, -1).clone()
                 bias = tensors[f"{name}.bias"].to(device).expand(len(generators), -1).clone()
             else:
-                weight = torch.empty((len(generators), *shape), dtype=torch.float32, device=device)
-                for head, generator in zip(weight, generators, strict=True):
+                drawn = torch.empty((len(generators), *shape), dtype=torch.float32, device="cpu")
+                for head, generator in zip(drawn, generators, strict=True):
                     head.normal_(0, 0.01, generator=generator)
+                weight = drawn.to(device)
                 bias = weight.new_full((len(generators), shape[0]), 0.0 if name == "fc6" else 0.1)
             weights.append(weight)
             biases.append(bias)

@@ -17,6 +17,7 @@ from .config import TrackerConfig
 from .heads import Heads, best_candidates
 from .sampling import rounded
 from .target import Target, by_view, stage
+from .target_sampling import Draws
 
 
 class HostSearch:
@@ -44,7 +45,8 @@ class HostSearch:
             Boxes [S, 4] in pixels of the images, scores and successes.
         """
         with stage({target.view for target in targets}, "features"):
-            candidates = self._candidates(targets)
+            draws = Draws.of(self._config, [target.generator for target in targets], torch.device("cpu"))
+            candidates = self._candidates(targets, draws)
             for view, boxes in by_view(targets, candidates):
                 view.features.require(boxes)
         with stage({target.view for target in targets}, "score"):
@@ -57,14 +59,18 @@ class HostSearch:
         start = refined if self._config.search_from_refined else found
         for target, box, succeeded in zip(targets, start, success, strict=True):
             target.move(box, succeeded, self._config)
-        self._collect([target for target, succeeded in zip(targets, success, strict=True) if succeeded])
+        followed = [i for i, succeeded in enumerate(success) if succeeded]
+        self._collect([targets[i] for i in followed], draws.part(followed))
         in_images = torch.cat([boxes / view.scale for view, boxes in by_view(targets, refined)])
         return in_images.double().numpy(), score.tolist(), success
 
-    def _candidates(self, targets: Sequence[Target]) -> Tensor:
+    def _candidates(self, targets: Sequence[Target], draws: Draws) -> Tensor:
         """[S, K, 4] boxes around the last ones, in pixels of the resized frames."""
         return torch.stack(
-            [target.sampler(self._config).candidates(target.box_xywh, target.translation) for target in targets]
+            [
+                target.sampler(self._config).candidates(target.box_xywh, noise, target.translation)
+                for target, noise in zip(targets, draws.candidates, strict=True)
+            ]
         )
 
     def _scores(self, target: Target, head: Heads, candidates: Tensor) -> Tensor:
@@ -80,13 +86,14 @@ class HostSearch:
                 refined[i] = target.regressor.refine(features[0], best_xywh[i]).mean(dim=0)
         return refined
 
-    def _collect(self, targets: Sequence[Target]) -> None:
+    def _collect(self, targets: Sequence[Target], draws: Draws) -> None:
         """Remember positives and negatives around the targets that were found (MDNet)."""
         with stage({target.view for target in targets}, "collect"):
             drawn = []
-            for target in targets:
-                sampler = target.sampler(self._config)
-                drawn.append((target, sampler.positives(target.box_xywh), sampler.negatives(target.box_xywh)))
+            for target, near, far in zip(targets, draws.positives, draws.negatives, strict=True):
+                positives, negatives, counts = target.sampler(self._config).samples(target.box_xywh, near, far)
+                n_positives, n_negatives = counts.tolist()
+                drawn.append((target, positives[:n_positives], negatives[:n_negatives]))
         for view, same in groupby(drawn, key=lambda each: each[0].view):
             samples = list(same)
             with view.clock.stage("features"):

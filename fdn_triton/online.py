@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .device import upload
 from .fine_tuning import FineTuner, SampleRows
+from .noise import dropout_table
 
 
 @dataclass(frozen=True)
@@ -94,44 +95,13 @@ class Lesson(NamedTuple):
         target: the head's.
         positives: [p] int64, rows of a feature matrix; on the host.
         negatives: [n] int64, rows of the same matrix.
-        generator: draws the batches and the dropout; on the host.
+        generator: draws the batches, and where to read dropout; on the host.
     """
 
     target: int
     positives: Tensor
     negatives: Tensor
     generator: torch.Generator
-
-
-class DropoutTable:
-    """Dropout factors for many heads by one launch, each head's drawn from a generator of its own.
-
-    A device's generator draws for one head at a time, launch after launch. Here a long row of factors is drawn once,
-    and a head reads it from a place that its generator on the host chooses: what it gets does not depend on the others.
-    (Evolution strategies share a table of noise in the same way: Salimans et al., 2017.)
-
-    Args:
-        dropout: the share that is dropped.
-        device: of the factors.
-        length: of the row; many times what an iteration reads.
-    """
-
-    def __init__(self, dropout: float, device: torch.device, length: int = 1 << 22) -> None:
-        generator = torch.Generator(device).manual_seed(0)
-        row = torch.empty(length, dtype=torch.float32, device=device)
-        self._row = row.bernoulli_(1 - dropout, generator=generator).div_(1 - dropout)
-
-    def places(self, count: int, size: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """[count, S] on the device: where each of S heads reads ``size`` factors, ``count`` times."""
-        last = len(self._row) - size
-        drawn = [torch.randint(last + 1, (count,), generator=generator, device="cpu") for generator in generators]
-        return upload(torch.stack(drawn, dim=1), self._row.device)
-
-    def read(self, places: Tensor, keep: Tensor) -> None:
-        """Fill ``keep`` [S, ...] from the places [S]."""
-        size = keep[0].numel()
-        everywhere = self._row.as_strided((len(self._row) - size + 1, size), (1, 1))
-        torch.index_select(everywhere, 0, places, out=keep.view(len(keep), size))
 
 
 def fine_tune(
@@ -141,13 +111,11 @@ def fine_tune(
     learning_rate: float,
     iterations: int,
     loss_threshold: float | None,
-    dropout: DropoutTable | None = None,
 ) -> list[tuple[int, float]]:
     """Fine-tune heads on rows of the features [R, 4608].
 
     Each iteration takes ``batch_positives`` random positives and mines its negatives among ``mining_negatives`` random
-    ones. A head's first iteration whose loss is below ``loss_threshold`` is its last one. Dropout comes from the table,
-    or else, as is best on a CPU, from the lessons' generators.
+    ones. A head's first iteration whose loss is below ``loss_threshold`` is its last one.
 
     Returns:
         Per lesson the iterations taken and the last loss (0 and NaN without iterations).
@@ -159,7 +127,7 @@ def fine_tune(
     return [
         result
         for group in groups
-        for result in _fine_tune_group(tuner, features, group, learning_rate, iterations, threshold, dropout)
+        for result in _fine_tune_group(tuner, features, group, learning_rate, iterations, threshold)
     ]
 
 
@@ -170,7 +138,6 @@ def _fine_tune_group(
     learning_rate: float,
     iterations: int,
     threshold: float,
-    dropout: DropoutTable | None,
 ) -> list[tuple[int, float]]:
     config = tuner.config
     positives, negatives = [], []
@@ -181,17 +148,15 @@ def _fine_tune_group(
 
     tuner.begin([lesson.target for lesson in lessons], learning_rate)
     keep = tuner.new_keep()
-    places = None
-    if dropout is not None:
-        places = dropout.places(iterations, keep[0].numel(), [lesson.generator for lesson in lessons])
+    if config.dropout:
+        factors = keep[0].numel()
+        table = dropout_table(config.dropout, factors, keep.device)
+        places = table.places(iterations, factors, [lesson.generator for lesson in lessons])
     results = [(0, math.nan)] * len(lessons)
     running = list(range(len(lessons)))
     for number, (positive_rows, negative_rows) in enumerate(zip(*rows, strict=True), start=1):
-        if dropout is not None and places is not None:
-            dropout.read(places[number - 1], keep)
-        else:
-            for head in running:
-                _draw_dropout(keep[head], config.dropout, lessons[head].generator)
+        if config.dropout:
+            table.read(places[number - 1], factors, out=keep.view(len(keep), factors))
         losses = tuner.iterate(SampleRows(features, positive_rows, negative_rows), keep)
         if threshold == -math.inf and number < iterations:
             continue
@@ -214,12 +179,3 @@ def _batches(rows: Tensor, count: int, size: int, generator: torch.Generator) ->
     passes = -(-count * size // n)
     shuffles = [torch.randperm(n, generator=generator, device=rows.device) for _ in range(passes)]
     return rows[torch.cat(shuffles)[: count * size]].view(count, size)
-
-
-def _draw_dropout(keep: Tensor, dropout: float, generator: torch.Generator) -> None:
-    """Fill ``keep`` [hidden layers, batch, 512], all ones without dropout, for inverted dropout."""
-    if dropout == 0:
-        return
-    for layer in keep:
-        layer.bernoulli_(1 - dropout, generator=generator)
-    keep.div_(1 - dropout)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from .boxes import centers, from_centers, iou
+from .device import upload
 
 _WHOLE_EXPONENTS = 11  # -5 .. 5
 
@@ -32,7 +33,7 @@ class BoxSampler:
 
     Attributes:
         frame_wh: width and height in pixels of the frame in which the boxes lie.
-        generator: source of all draws; the boxes are made on its device.
+        generator: source of all draws, on the host; boxes are made on their target's device.
         scale_step: base of the scale factors.
         min_size: pixels, least width and height, and how much smaller than the frame a box is at least.
         round_to: round to multiples of this width and height of an image's pixel; None does not round.
@@ -46,8 +47,9 @@ class BoxSampler:
 
     def gaussian(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:
         """[count, 4] boxes normally distributed around ``target_xywh`` [4]."""
-        noise = target_xywh.new_empty(count, 3).normal_(0, 0.5, generator=self.generator).clamp_(-1, 1)
-        return self.around(target_xywh, noise, translation, scale)
+        noise = torch.empty(count, 3, dtype=target_xywh.dtype, device="cpu")
+        noise.normal_(0, 0.5, generator=self.generator).clamp_(-1, 1)
+        return self.around(target_xywh, upload(noise, target_xywh.device), translation, scale)
 
     def uniform(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:
         """[count, 4] boxes uniformly distributed around ``target_xywh`` [4]."""
@@ -81,14 +83,16 @@ class BoxSampler:
             for side, length, step in zip(self.frame_wh, wh.tolist(), steps, strict=True)
         )
         total = columns * rows * _WHOLE_EXPONENTS
-        drawn = torch.randperm(total, generator=self.generator, device=target_xywh.device)[:count]
+        drawn = torch.randperm(total, generator=self.generator, device="cpu")[:count]
+        drawn = upload(drawn, target_xywh.device)
         cell = drawn // _WHOLE_EXPONENTS
         center = torch.stack((cell % columns * steps[0], cell // columns * steps[1]), dim=1) + wh / 2
         exponent = drawn % _WHOLE_EXPONENTS - _WHOLE_EXPONENTS // 2
         return self._inside(center, wh * (self.scale_step ** exponent.to(wh.dtype))[:, None], target_xywh)
 
     def _rand(self, count: int, columns: int, like: Tensor) -> Tensor:
-        return like.new_empty(count, columns).uniform_(generator=self.generator)
+        drawn = torch.empty(count, columns, dtype=like.dtype, device="cpu").uniform_(generator=self.generator)
+        return upload(drawn, like.device)
 
     def around(self, target_xywh: Tensor, noise: Tensor, translation: float | Tensor, scale: float) -> Tensor:
         """What :meth:`gaussian` and :meth:`uniform` make of their draws, for any number of targets at once.

@@ -47,8 +47,7 @@ class Target:
         view: the video that it is in.
         box_xywh: [4], where it is searched from, pixels of the resized frame.
         slot: of the pool, where its memories are.
-        generator: of its head and of the first frame's boxes, on the device.
-        host_generator: of all else, on the host; on a CPU it is the same one.
+        generator: of all that is drawn for it, on the host.
         frames: seen so far.
         translation: spread of the candidates' centres, target sizes.
     """
@@ -58,7 +57,6 @@ class Target:
     box_xywh: Tensor
     slot: int
     generator: torch.Generator
-    host_generator: torch.Generator
     positives: SampleMemory
     negatives: SampleMemory
     translation: float

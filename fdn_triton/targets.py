@@ -21,11 +21,11 @@ from .config import TrackerConfig
 from .device import feature_dtype, upload
 from .device_search import DeviceSearch
 from .fine_tuning import FineTuner
-from .heads import HIDDEN, Heads
+from .heads import Heads
 from .host_search import HostSearch
-from .online import DropoutTable, Lesson, SampleMemory, Update, fine_tune, remember
+from .online import Lesson, SampleMemory, Update, fine_tune, remember
 from .target import Target, TrackResult, stage
-from .target_sampling import Draws, DrawTable
+from .target_sampling import Draws
 from .view import ShiftedFeatures, View
 from .weights import NetworkWeights
 
@@ -46,12 +46,7 @@ class Targets:
         self._ridge = config.bbox_regression_ridge * weights.feature_scale**2
         self._device = device
         self._together = device.type != "cpu"  # fine-tune the heads of several targets at once
-        self._dropout: DropoutTable | None = None
-        if self._together and config.dropout:
-            batch = config.batch_positives + config.batch_negatives
-            self._dropout = DropoutTable(config.dropout, device, max(1 << 22, 64 * HIDDEN * batch))
         self._capture = device.type == "cuda"
-        self._table = DrawTable(config, device) if self._capture else None
         self._searches: WeakKeyDictionary[View, tuple[object, DeviceSearch]] = WeakKeyDictionary()
         self._n_negatives = min(config.negative_draws, config.negatives)
         self._targets: list[Target] = []
@@ -93,23 +88,21 @@ class Targets:
         known, n_positives = len(self._targets), SampleMemory.capacity(*self._positives)
         for id_, box_xywh, slot in zip(ids, boxes_xywh, self._free_slots(len(ids)), strict=True):
             first_row = slot * self._rows
-            generator = torch.Generator(self._device).manual_seed(seed)
-            on_host = self._device.type == "cpu"
             self._targets.append(
                 Target(
                     id=id_,
                     view=view,
                     box_xywh=box_xywh,
                     slot=slot,
-                    generator=generator,
-                    host_generator=generator if on_host else torch.Generator("cpu").manual_seed(seed),
+                    generator=torch.Generator("cpu").manual_seed(seed),
                     positives=SampleMemory(self._pool, first_row, *self._positives),
                     negatives=SampleMemory(self._pool, first_row + n_positives, *self._negatives),
                     translation=self.config.search_translation,
                 )
             )
         new = range(known, len(self._targets))
-        heads = Heads.for_targets(self.config.network, self._tensors, [self._targets[t].generator for t in new])
+        generators = [self._targets[t].generator for t in new]
+        heads = Heads.for_targets(self.config.network, self._tensors, generators, self._device)
         self._set_heads(Heads.joined(self._heads, heads) if known else heads)
         with view.clock.stage("features"):
             features = view.shifted_features()
@@ -173,11 +166,10 @@ class Targets:
             ((iterations, loss),) = fine_tune(
                 self._tuner,
                 features,
-                [Lesson(t, rows[: len(positives)], rows[len(positives) :], target.host_generator)],
+                [Lesson(t, rows[: len(positives)], rows[len(positives) :], target.generator)],
                 config.first_learning_rate,
                 config.first_iterations,
                 config.first_loss_threshold,
-                self._dropout,
             )
         return Update("first", iterations, loss)
 
@@ -247,10 +239,7 @@ class Targets:
     def _find_together(self, targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[float], list[bool]]:
         """As :class:`HostSearch`, waiting for the device once."""
         with stage({target.view for target in targets}, "score"):
-            if self._table is not None:
-                draws = self._table([target.host_generator for target in targets])
-            else:
-                draws = Draws.of(self.config, [target.generator for target in targets])
+            draws = Draws.of(self.config, [target.generator for target in targets], self._device)
             starts = torch.stack([target.box_xywh for target in targets])
             spreads = upload(
                 torch.tensor([target.translation for target in targets], dtype=torch.float32, device="cpu"),
@@ -275,8 +264,6 @@ class Targets:
                     positives, negatives = report[i, 2:4].astype(int)
                     learnt.append((target.positives, samples[i][:positives]))
                     learnt.append((target.negatives, samples[i][len(samples[i]) - self._n_negatives :][:negatives]))
-                elif draws.before_samples is not None:
-                    target.generator.set_state(draws.before_samples[i])
             if learnt:
                 remember(learnt)
         return report[:, 4:], report[:, 0].tolist(), success
@@ -312,7 +299,7 @@ class Targets:
                 self._targets.index(targets[i]),
                 targets[i].positives.of_last(config.long_memory if success[i] else config.short_memory),
                 targets[i].negatives.of_last(config.short_memory),
-                targets[i].host_generator,
+                targets[i].generator,
             )
             for i in learning
         ]
@@ -324,7 +311,6 @@ class Targets:
             config.update_learning_rate,
             config.update_iterations,
             config.loss_threshold,
-            self._dropout,
         )
         updates: list[Update | None] = [None] * len(targets)
         for i, result in zip(learning, results, strict=True):

@@ -23,8 +23,6 @@ from fdn_triton.demo import clip_path
 from fdn_triton.errors import InputError
 from fdn_triton.frame import network_input
 from fdn_triton.ground_truth import read_otb_boxes
-from fdn_triton.online import DropoutTable
-from fdn_triton.target_sampling import DrawTable
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import NetworkWeights, untrained_weights
 
@@ -198,14 +196,12 @@ def test_heads_trained_together_come_and_go() -> None:
         assert [u and u.kind for u in one.updates] == [u and u.kind for u in other.updates]
 
 
-def test_targets_that_share_tables_of_draws_are_followed_as_each_alone() -> None:
+def test_targets_that_are_searched_together_are_followed_as_each_alone() -> None:
     """What a GPU does, but for the device: up to the rounding of batched products."""
 
     def run(boxes_xywh: Sequence[Boxes]) -> list[TrackResult]:
         tracker = tracker_of()
         tracker._targets._together = True
-        tracker._targets._dropout = DropoutTable(0.5, torch.device("cpu"), length=200_000)
-        tracker._targets._table = DrawTable(tracker.config, torch.device("cpu"), length=20_000)
         tracker.init(image(1), boxes_xywh)
         return follow(tracker, 2, 8)
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from scripted_tuner import CONFIG, ScriptedTuner, lessons, tune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdn_triton.fine_tuning import FineTuner
 from fdn_triton.heads import Heads
-from fdn_triton.online import DropoutTable, Lesson, _batches, _draw_dropout, fine_tune
+from fdn_triton.online import Lesson, _batches, fine_tune
 
 
 def test_what_a_head_draws_does_not_depend_on_the_others() -> None:
@@ -23,62 +22,6 @@ def test_what_a_head_draws_does_not_depend_on_the_others() -> None:
         alone = ScriptedTuner([[loss[s]] for loss in losses])
         ((done, _),) = fine_tune(alone, torch.ones(300, 2), [lesson], 0.1, 3, 0.01)
         assert done == len(alone.steps) == (2, 3, 1)[s]
-        for mine, ours in zip(alone.steps, together.steps, strict=False):
-            assert [mine[0][0], mine[1][0]] == [ours[0][s], ours[1][s]]
-            assert torch.equal(mine[2][0], ours[2][s])
-        assert torch.equal(lesson.generator.get_state(), group[s].generator.get_state())
-
-
-def test_dropout_keeps_the_mean_and_drops_the_stated_share() -> None:
-    for p in (0.5, 0.2):
-        keep = torch.ones(2, 300, 500)
-        _draw_dropout(keep, p, torch.Generator().manual_seed(1))
-        assert set(keep.unique().tolist()) == {0.0, torch.tensor(1.0).div(1 - p).item()}
-        # 150,000 draws a layer: 0.01 is more than seven standard deviations.
-        assert (keep == 0).float().mean(dim=(1, 2)).tolist() == pytest.approx([p, p], abs=0.01)
-        assert not torch.equal(keep[0], keep[1])
-
-
-def test_the_table_gives_each_head_what_it_would_have_alone() -> None:
-    table = DropoutTable(0.2, torch.device("cpu"), length=5000)
-    seeds = (5, 3, 5)
-    places = table.places(4, 600, [torch.Generator().manual_seed(seed) for seed in seeds])
-    assert places.shape == (4, 3)
-    together, alone = torch.ones(3, 2, 300), torch.ones(1, 2, 300)
-    for number in range(4):
-        table.read(places[number], together)
-        assert set(together.unique().tolist()) == {0.0, 1.25}
-        assert torch.equal(together[0], together[2]) and not torch.equal(together[0], together[1])
-        table.read(table.places(4, 600, [torch.Generator().manual_seed(3)])[number], alone)
-        assert torch.equal(alone[0], together[1])
-
-
-def test_the_table_drops_the_stated_share_everywhere() -> None:
-    """Places are spread evenly up to the last, and all that is read keeps the mean."""
-    for p in (0.5, 0.2):
-        table, keep = DropoutTable(p, torch.device("cpu"), length=1 << 20), torch.empty(64, 2, 5000)
-        places = table.places(1, 10_000, [torch.Generator().manual_seed(seed) for seed in range(64)])
-        table.read(places[0], keep)
-        assert (keep == 0).float().mean().item() == pytest.approx(p, abs=0.01)
-        assert keep.mean().item() == pytest.approx(1, abs=0.01)
-    small = DropoutTable(0.5, torch.device("cpu"), length=12)
-    places = small.places(4000, 10, [torch.Generator().manual_seed(0)])
-    # 4000 draws of one in three: five standard deviations are 149.
-    assert (places.flatten().bincount(minlength=3) - 1333).abs().max() < 149
-    last = torch.empty(1, 1, 10)
-    small.read(torch.tensor([2]), last)
-    assert torch.equal(last.flatten(), small._row[2:])
-
-
-def test_heads_together_draw_dropout_from_the_table_as_each_alone() -> None:
-    """Though they stop at different iterations: rows, dropout and the generators afterwards."""
-    losses = [[0.5, 0.5, 0.001], [0.001, 0.5, 0.5], [0.5, 0.001, 0.5]]
-    table = DropoutTable(0.5, torch.device("cpu"), length=1000)
-    together, group = ScriptedTuner(losses, together=True), lessons(3)
-    fine_tune(together, torch.ones(300, 2), group, 0.1, 3, 0.01, table)
-    for s, lesson in enumerate(lessons(3)):
-        alone = ScriptedTuner([[loss[s]] for loss in losses])
-        fine_tune(alone, torch.ones(300, 2), [lesson], 0.1, 3, 0.01, table)
         for mine, ours in zip(alone.steps, together.steps, strict=False):
             assert [mine[0][0], mine[1][0]] == [ours[0][s], ours[1][s]]
             assert torch.equal(mine[2][0], ours[2][s])
@@ -105,10 +48,11 @@ def test_an_iteration_takes_as_many_launches_for_many_heads_as_for_two() -> None
             [like.new_ones(count, n) for n in (6, 6, 2)],
         )
         tuner = FineTuner(heads, CONFIG, together=True)
-        rows, table = torch.arange(200), DropoutTable(0.5, torch.device("cpu"), length=1000)
+        rows = torch.arange(200)
         group = [Lesson(t, rows[:100], rows[100:], torch.Generator().manual_seed(t)) for t in range(count)]
+        fine_tune(tuner, torch.randn(200, 5), group, 0.1, 1, -1.0)  # the table of dropout is made once
         with Counted() as counted:
-            fine_tune(tuner, torch.randn(200, 5), group, 0.1, iterations, -1.0, table)
+            fine_tune(tuner, torch.randn(200, 5), group, 0.1, iterations, -1.0)
         return counted.operations
 
     few, many = ([operations(count, iterations) for iterations in (4, 9)] for count in (2, 12))

@@ -12,7 +12,7 @@ from scripted_tuner import CONFIG, ScriptedTuner, lessons, tune
 
 from fdn_triton.fine_tuning import FineTuner
 from fdn_triton.heads import Heads
-from fdn_triton.online import DropoutTable, Lesson, fine_tune
+from fdn_triton.online import Lesson, fine_tune
 
 
 def test_the_first_loss_below_the_threshold_ends_it_and_its_step_counts() -> None:
@@ -88,14 +88,14 @@ def test_the_host_waits_for_a_gpu_once_an_iteration_at_most() -> None:
         weights = [torch.randn(3, n, m, device="cuda", generator=generator) for n, m in ((16, 20), (16, 16), (2, 16))]
         heads = Heads(weights, [torch.ones(3, n, device="cuda") for n in (16, 16, 2)])
         tuner = FineTuner(heads, CONFIG, together=True, captured=features)
-        rows, dropout = torch.arange(200), DropoutTable(CONFIG.dropout, torch.device("cuda"))
+        rows = torch.arange(200)
         group = [Lesson(t, rows[:100], rows[100:], torch.Generator().manual_seed(t)) for t in (2, 0)]
-        fine_tune(tuner, features, group, 0.1, 1, None, dropout)  # captures
+        fine_tune(tuner, features, group, 0.1, 1, None)  # captures
         torch.cuda.set_sync_debug_mode("warn")
         try:
             with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
-                fine_tune(tuner, features, group, 0.1, iterations, 0.0, dropout)
+                fine_tune(tuner, features, group, 0.1, iterations, 0.0)
         finally:
             torch.cuda.set_sync_debug_mode("default")
         return len(warned)

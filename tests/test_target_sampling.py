@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from fdn_triton.bbox_regression import BoxRegressor
 from fdn_triton.boxes import iou
 from fdn_triton.config import TrackerConfig
-from fdn_triton.target_sampling import Draws, DrawTable, TargetSampler
+from fdn_triton.target_sampling import Draws, TargetSampler
 
 BOX = torch.tensor([200.0, 150.0, 60.0, 80.0])
 # Every number differs, so that one taken for another shows.
@@ -27,6 +28,23 @@ def sampler(config: TrackerConfig = CONFIG, seed: int = 0) -> TargetSampler:
     return TargetSampler(config, (640, 480), torch.Generator().manual_seed(seed), None)
 
 
+def drawn(config: TrackerConfig = CONFIG, seed: int = 0) -> Draws:
+    """A frame's of one target, without the axis of targets."""
+    return Draws(*(noise[0] for noise in Draws.of(config, [torch.Generator().manual_seed(seed)], torch.device("cpu"))))
+
+
+def positives(seed: int = 0) -> Tensor:
+    """Of a later frame."""
+    boxes, _, (count, _) = sampler().samples(BOX, *drawn(seed=seed)[1:])
+    return boxes[:count]
+
+
+def negatives(seed: int = 0) -> Tensor:
+    """Of a later frame."""
+    _, boxes, (_, count) = sampler().samples(BOX, *drawn(seed=seed)[1:])
+    return boxes[:count]
+
+
 def overlap(boxes_xywh: Tensor) -> Tensor:
     return iou(boxes_xywh, BOX)
 
@@ -34,32 +52,35 @@ def overlap(boxes_xywh: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     "kind, count, above, below",
     [
-        ("regression_samples", 150, 0.55, 1.0),
-        ("first_positives", 120, 0.75, 1.0),
-        ("positives", 40, 0.75, 1.0),
-        ("first_negatives", 800, -1.0, 0.45),
-        ("remembered_negatives", 70, -1.0, 0.45),
-        ("negatives", 70, -1.0, 0.25),
+        (lambda seed: sampler(seed=seed).regression_samples(BOX), 150, 0.55, 1.0),
+        (lambda seed: sampler(seed=seed).first_positives(BOX), 120, 0.75, 1.0),
+        (positives, 40, 0.75, 1.0),
+        (lambda seed: sampler(seed=seed).first_negatives(BOX), 800, -1.0, 0.45),
+        (lambda seed: sampler(seed=seed).remembered_negatives(BOX), 70, -1.0, 0.45),
+        (negatives, 70, -1.0, 0.25),
     ],
+    ids=["regression", "first positives", "positives", "first negatives", "remembered negatives", "negatives"],
 )
-def test_samples_are_as_many_and_overlap_as_configured(kind: str, count: int, above: float, below: float) -> None:
-    boxes = getattr(sampler(), kind)(BOX)
+def test_samples_are_as_many_and_overlap_as_configured(
+    kind: Callable[[int], Tensor], count: int, above: float, below: float
+) -> None:
+    boxes = kind(0)
     assert boxes.shape == (count, 4)
     assert overlap(boxes).min() > above
     assert overlap(boxes).max() <= below
     assert len(boxes.unique(dim=0)) > 0.95 * count
-    assert torch.equal(boxes, getattr(sampler(), kind)(BOX))
-    assert not torch.equal(boxes, getattr(sampler(seed=1), kind)(BOX))
+    assert torch.equal(boxes, kind(0))
+    assert not torch.equal(boxes, kind(1))
 
 
 def test_negatives_come_as_close_as_their_limit_allows() -> None:
     assert overlap(sampler().remembered_negatives(BOX)).max() > 0.3
-    assert 0.15 < overlap(sampler().negatives(BOX)).max() < 0.25
+    assert 0.15 < overlap(negatives()).max() < 0.25
 
 
 def test_candidates_lie_within_the_translation() -> None:
     for translation in (0.3, 1.2):
-        boxes = sampler().candidates(BOX, translation)
+        boxes = sampler().candidates(BOX, drawn().candidates, translation)
         assert boxes.shape == (90, 4)
         shift = (boxes[:, :2] + boxes[:, 2:] / 2 - BOX[:2] - BOX[2:] / 2).abs().max() / BOX[2:].mean()
         assert 0.7 * translation < shift <= translation * 1.0001
@@ -76,7 +97,7 @@ def test_first_negatives_are_of_the_surroundings_and_of_the_whole_frame_in_rando
 
 def test_boxes_are_rounded_where_asked_for() -> None:
     rounding = TargetSampler(CONFIG, (640, 480), torch.Generator().manual_seed(0), (2.0, 4.0))
-    boxes = rounding.candidates(BOX, 0.6)
+    boxes = rounding.candidates(BOX, drawn().candidates, 0.6)
     assert torch.equal(boxes % torch.tensor([2.0, 4.0, 2.0, 4.0]), torch.zeros(90, 4))
 
 
@@ -94,21 +115,22 @@ def test_a_regressor_that_sees_nothing_keeps_the_size_of_a_box_unless_it_learnt_
     assert 0.95 < factor < 1 if smaller else factor < 0.92
 
 
-def test_a_tables_draws_are_those_of_a_generator_and_each_targets_own() -> None:
-    table = DrawTable(CONFIG, torch.device("cpu"), length=1 << 14)
-
-    def seeded(*seeds: int) -> list[torch.Generator]:
+def test_a_frames_draws_are_each_targets_own_and_distributed_as_mdnets() -> None:
+    def generators(*seeds: int) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    together, own = table(seeded(1, 2, 3)), Draws.of(CONFIG, seeded(1, 2, 3))
-    for drawn, expected in zip(together[:3], own[:3], strict=True):
-        assert drawn.shape == expected.shape and float(drawn.abs().max()) <= 1
-        assert float(drawn.mean()) == pytest.approx(0, abs=0.08)
-        assert float(drawn.std()) == pytest.approx(float(expected.std()), rel=0.08)
-        assert not torch.equal(drawn[0], drawn[1])
-    (generator,) = seeded(2)
-    first, second = table([generator]), table([generator])
-    for drawn, alone, later in zip(together[:3], first[:3], second[:3], strict=True):
-        assert torch.equal(drawn[1:2], alone), "whatever the others draw"
+    cpu = torch.device("cpu")
+    together = Draws.of(CONFIG, generators(1, 2, 3), cpu)
+    # A normal distribution with a standard deviation of 0.5, clipped to [-1, 1], has one of 0.4596.
+    for noise, count, deviation in zip(together, (90, 400, 900), (0.4596, 0.4596, 3**-0.5), strict=True):
+        assert noise.shape == (3, count, 3) and float(noise.abs().max()) <= 1
+        assert float(noise.mean()) == pytest.approx(0, abs=0.06)
+        assert float(noise.std()) == pytest.approx(deviation, rel=0.08)
+        assert not torch.equal(noise[0], noise[1])
+    (generator,) = generators(2)
+    first, second = Draws.of(CONFIG, [generator], cpu), Draws.of(CONFIG, [generator], cpu)
+    for noise, alone, later in zip(together, first, second, strict=True):
+        assert torch.equal(noise[1:2], alone), "whatever the others draw"
         assert not torch.equal(alone, later)
-    assert together.before_samples is None and together.part(slice(1, 2)).candidates.shape == (1, 90, 3)
+    assert together.part(slice(1, 2)).candidates.shape == (1, 90, 3)
+    assert torch.equal(together.part([2, 0]).negatives, together.negatives[[2, 0]])

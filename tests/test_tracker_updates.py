@@ -12,6 +12,7 @@ from moving_patch import SIDE, assert_updates_follow_the_rule, follow, only_targ
 
 from fdn_triton.evaluation.metrics import overlaps
 from fdn_triton.online import Lesson, Update
+from fdn_triton.target_sampling import Draws
 
 
 def test_long_term_updates_come_on_frames_10_and_20_only() -> None:
@@ -144,4 +145,6 @@ def test_a_target_mostly_outside_has_positives_that_overlap_it_well() -> None:
     tracker.init(picture(0), [-0.8 * SIDE, 40, SIDE, SIDE])
     assert len(tracker._targets._targets[0].positives.of_last(1)) > 20
     target = only_target(tracker)
-    assert len(target.sampler(tracker.config).positives(target.box_xywh)) > 10
+    _, near, far = Draws.of(tracker.config, [target.generator], torch.device("cpu"))
+    _, _, counts = target.sampler(tracker.config).samples(target.box_xywh[None], near, far)
+    assert counts[0, 0] > 10
