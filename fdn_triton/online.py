@@ -61,7 +61,9 @@ class SampleMemory:
 
     def append(self, features: Tensor) -> None:
         """Remember the samples [n, width] of one more frame; the oldest frame is forgotten when the memory is full."""
-        remember([(self, features)])
+        pieces = self.take(len(features))
+        for piece, rows in zip(pieces, features.split([piece.stop - piece.start for piece in pieces]), strict=True):
+            self.pool[piece] = rows
 
     def take(self, count: int) -> list[slice]:
         """Give one more frame so many of the pool's rows, in one piece or, around the ring's end, in two."""
@@ -78,14 +80,20 @@ class SampleMemory:
         return torch.from_numpy(np.concatenate(rows) % self._capacity + self._first_row)
 
 
-def remember(frames: Sequence[tuple[SampleMemory, Tensor]]) -> None:
-    """Append samples [n, width] to each memory, all by a few launches."""
-    rows, samples = [], []
-    for memory, features in frames:
-        pieces = memory.take(len(features))
-        rows += [memory.pool[piece] for piece in pieces]
-        samples += features.split([piece.stop - piece.start for piece in pieces])
-    torch._foreach_copy_(rows, samples)
+def remember(samples: Tensor, frames: Sequence[tuple[SampleMemory, slice]]) -> None:
+    """Append one more frame to each of some memories of one pool, by as many launches for many as for one.
+
+    Args:
+        samples: [R, width].
+        frames: memories, one at least, and the rows of the samples that each of them gets.
+    """
+    taken = [piece for memory, rows in frames for piece in memory.take(rows.stop - rows.start)]
+    to_rows, from_rows = (
+        np.concatenate([np.arange(rows.start, rows.stop) for rows in all_rows])
+        for all_rows in (taken, [rows for _, rows in frames])
+    )
+    to_rows, from_rows = upload(torch.from_numpy(np.stack((to_rows, from_rows))), samples.device)
+    frames[0][0].pool.index_copy_(0, to_rows, samples.index_select(0, from_rows))
 
 
 class Lesson(NamedTuple):

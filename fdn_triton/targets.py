@@ -19,7 +19,7 @@ from .backbone import ROI_FEATURES
 from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
 from .device import feature_dtype, upload
-from .device_search import DeviceSearch
+from .device_search import DeviceSearch, Found
 from .fine_tuning import FineTuner
 from .heads import Heads
 from .host_search import HostSearch
@@ -247,9 +247,9 @@ class Targets:
             )
             found, first = [], 0
             for view, same in groupby(targets, key=lambda target: target.view):
-                search = self._device_search(view, list(same))
-                part = slice(first, first + search.count)
-                found.append(search(starts[part], spreads[part, None, None], draws.part(part)))
+                device_search = self._device_search(view, list(same))
+                part = slice(first, first + device_search.count)
+                found.append(device_search(starts[part], spreads[part, None, None], draws.part(part)))
                 first = part.stop
             report = torch.cat([part.report for part in found]).cpu().double().numpy()
             success = [bool(flag) for flag in report[:, 1]]
@@ -257,16 +257,24 @@ class Targets:
             for target, box, succeeded in zip(targets, boxes_xywh, success, strict=True):
                 target.move(box, succeeded, self.config)
         with stage({target.view for target in targets}, "collect"):
-            samples = [rows for part in found for rows in part.samples]
-            learnt = []
-            for i, target in enumerate(targets):
-                if success[i]:
-                    positives, negatives = report[i, 2:4].astype(int)
-                    learnt.append((target.positives, samples[i][:positives]))
-                    learnt.append((target.negatives, samples[i][len(samples[i]) - self._n_negatives :][:negatives]))
-            if learnt:
-                remember(learnt)
+            self._collect_together(targets, found, report)
         return report[:, 4:], report[:, 0].tolist(), success
+
+    def _collect_together(self, targets: Sequence[Target], found: Sequence[Found], report: NDArray[np.float64]) -> None:
+        """Remember the samples of the targets that were found (MDNet)."""
+        first = 0
+        for search in found:
+            count, each = search.samples.shape[:2]
+            frames = []
+            for i, target in enumerate(targets[first : first + count]):
+                success, positives, negatives = report[first + i, 1:4].astype(int)
+                if success:
+                    near, far = i * each, (i + 1) * each - self._n_negatives
+                    frames.append((target.positives, slice(near, near + positives)))
+                    frames.append((target.negatives, slice(far, far + negatives)))
+            if frames:
+                remember(search.samples.flatten(0, 1), frames)
+            first += count
 
     def _device_search(self, view: View, targets: Sequence[Target]) -> DeviceSearch:
         """Made anew where targets have come or gone, or the frames have another size."""

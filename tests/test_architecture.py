@@ -30,7 +30,7 @@ LAYERS = (
     },
     {"config", "device", "frame", "resampling", "frame_source", "ground_truth", "winograd"},
     {"evaluation", "evaluation.metrics", "demo.generate"},
-    {"sampling", "sequence", "foreign_weights", "results", "window", "command_line"},
+    {"sampling", "noise", "sequence", "foreign_weights", "results", "window", "command_line"},
     {"weights", "backbone", "target_sampling"},
     {"frame_features", "heads"},
     {"fine_tuning", "bbox_regression"},

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_tuner import ScriptedTuner, tune
 
-from fdn_triton.online import SampleMemory, _batches
+from fdn_triton.online import SampleMemory, _batches, remember
 
 
 @settings(max_examples=150, deadline=None)
@@ -30,8 +30,12 @@ def test_the_memory_is_a_list_of_the_last_frames(data: st.DataObject) -> None:
         count = data.draw(st.one_of(st.just(limit), st.integers(1, limit)), label=f"count {i}")
         frame = [[value + j, -value - j] for j in range(count)]
         value += count
-        memory.append(torch.tensor(frame))
-        other.append(-torch.tensor(frame))
+        if data.draw(st.booleans(), label="both at once"):
+            both = torch.cat((-torch.tensor(frame), torch.full((1, 2), math.nan), torch.tensor(frame)))
+            remember(both, [(memory, slice(count + 1, 2 * count + 1)), (other, slice(0, count))])
+        else:
+            memory.append(torch.tensor(frame))
+            other.append(-torch.tensor(frame))
         model = [*model, frame][-frames:]
 
         assert len(memory) == len(other) == len(model)

@@ -41,12 +41,11 @@ def test_choosing_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_cpu_and_gpu_agree() -> None:
-    """The generators of the two devices draw different numbers: the tracks agree as those of two seeds do (0.92 on a
-    CPU over these frames)."""
+    """They draw the same numbers: fp16 convolutions are the difference (on a CPU 0.97 over these frames)."""
     config = TrackerConfig.from_preset("paper", **{**SMALL, "short_side": 240})
     on_cpu, on_gpu = (follow(Tracker(config, weights=weights(), device=device), 16) for device in ("cpu", "cuda"))
     assert overlaps(boxes_of(on_gpu), truths(16)).mean() > 0.85
-    assert overlaps(boxes_of(on_cpu), boxes_of(on_gpu)).mean() > 0.88
+    assert overlaps(boxes_of(on_cpu), boxes_of(on_gpu)).mean() > 0.9
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
