@@ -47,7 +47,7 @@ class TrackerConfig:
 
     network: NetworkConfig = field(default_factory=NetworkConfig)
     seed: int = 0
-    """Seed of every random draw; each target draws from a generator of its own."""
+    """Of each target's generator, which decides all that is random; equal seeds draw the same on every device."""
 
     # Frame
     short_side: int = 600

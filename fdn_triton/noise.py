@@ -18,7 +18,7 @@ from .device import upload
 
 _DRAWS = 3 << 20  # a frame reads some thousand of them
 _DROPOUT_FACTORS = 1 << 22
-_LEAST_READS = 64  # that a row of dropout factors holds side by side
+_LEAST_READS = 64  # that a row holds side by side
 
 
 class NoiseTable:
@@ -35,6 +35,8 @@ class NoiseTable:
         """[count, S] on the device: where each of S targets may read ``size`` numbers or fewer, ``count`` times.
 
         Args:
+            count: of readings.
+            size: of the longest one.
             generators: one on the host for each target.
         """
         first_beyond = len(self._row) - size + 1
@@ -47,22 +49,42 @@ class NoiseTable:
         return torch.index_select(everywhere, 0, places, out=out)
 
 
-@lru_cache
-def gaussian_table(device: torch.device) -> NoiseTable:
-    """Normal with a standard deviation of 0.5, clipped to [-1, 1]: MDNet's r()."""
-    return NoiseTable(_row(_DRAWS).normal_(0, 0.5, generator=_generator()).clamp_(-1, 1).to(device))
+def gaussian_(noise: Tensor, generator: torch.Generator) -> Tensor:
+    """Fill with MDNet's r(): normal with a standard deviation of 0.5, clipped to [-1, 1]."""
+    return noise.normal_(0, 0.5, generator=generator).clamp_(-1, 1)
 
 
-@lru_cache
-def uniform_table(device: torch.device) -> NoiseTable:
-    """Uniform on [-1, 1]: MDNet's u(); as long as the other one."""
-    return NoiseTable(_row(_DRAWS).uniform_(-1, 1, generator=_generator()).to(device))
+def gaussian_table(size: int, device: torch.device) -> NoiseTable:
+    """Of :func:`gaussian_`'s numbers, of which at most ``size`` are read at once.
+
+    The device has its index: tables live as long as the process, one of a kind for each device.
+    """
+    return _gaussian_table(max(_DRAWS, _LEAST_READS * size), device)
+
+
+def uniform_table(size: int, device: torch.device) -> NoiseTable:
+    """Uniform on [-1, 1], MDNet's u(); as long as :func:`gaussian_table` for the same size."""
+    return _uniform_table(max(_DRAWS, _LEAST_READS * size), device)
+
+
+def dropout_table(share: float, size: int, device: torch.device) -> NoiseTable:
+    """Factors of inverted dropout, 0 or 1 / (1 - share), of which at most ``size`` are read at once."""
+    return _dropout_table(share, max(_DROPOUT_FACTORS, _LEAST_READS * size), device)
 
 
 @lru_cache(maxsize=8)
-def dropout_table(share: float, size: int, device: torch.device) -> NoiseTable:
-    """Factors of inverted dropout, 0 or 1 / (1 - share), of which ``size`` are read at once."""
-    row = _row(max(_DROPOUT_FACTORS, _LEAST_READS * size)).bernoulli_(1 - share, generator=_generator())
+def _gaussian_table(length: int, device: torch.device) -> NoiseTable:
+    return NoiseTable(gaussian_(_row(length), _generator()).to(device))
+
+
+@lru_cache(maxsize=8)
+def _uniform_table(length: int, device: torch.device) -> NoiseTable:
+    return NoiseTable(_row(length).uniform_(-1, 1, generator=_generator()).to(device))
+
+
+@lru_cache(maxsize=8)
+def _dropout_table(share: float, length: int, device: torch.device) -> NoiseTable:
+    row = _row(length).bernoulli_(1 - share, generator=_generator())
     return NoiseTable(row.div_(1 - share).to(device))
 
 
@@ -71,4 +93,5 @@ def _row(length: int) -> Tensor:
 
 
 def _generator() -> torch.Generator:
+    """The same for every row: they are read at different places."""
     return torch.Generator("cpu").manual_seed(0)

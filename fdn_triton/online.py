@@ -84,12 +84,12 @@ def remember(samples: Tensor, frames: Sequence[tuple[SampleMemory, slice]]) -> N
     """Append one more frame to each of some memories of one pool, by as many launches for many as for one.
 
     Args:
-        samples: [R, width].
+        samples: [R, width], of the pool's type.
         frames: memories, one at least, and the rows of the samples that each of them gets.
     """
     taken = [piece for memory, rows in frames for piece in memory.take(rows.stop - rows.start)]
     to_rows, from_rows = (
-        np.concatenate([np.arange(rows.start, rows.stop) for rows in all_rows])
+        np.concatenate([np.arange(rows.start, rows.stop, dtype=np.int64) for rows in all_rows])
         for all_rows in (taken, [rows for _, rows in frames])
     )
     to_rows, from_rows = upload(torch.from_numpy(np.stack((to_rows, from_rows))), samples.device)

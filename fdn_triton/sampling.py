@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .boxes import centers, from_centers, iou
 from .device import upload
+from .noise import gaussian_
 
 _WHOLE_EXPONENTS = 11  # -5 .. 5
 
@@ -33,7 +34,7 @@ class BoxSampler:
 
     Attributes:
         frame_wh: width and height in pixels of the frame in which the boxes lie.
-        generator: source of all draws, on the host; boxes are made on their target's device.
+        generator: source of what is drawn here, on the host; boxes are made on their target's device.
         scale_step: base of the scale factors.
         min_size: pixels, least width and height, and how much smaller than the frame a box is at least.
         round_to: round to multiples of this width and height of an image's pixel; None does not round.
@@ -47,8 +48,7 @@ class BoxSampler:
 
     def gaussian(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:
         """[count, 4] boxes normally distributed around ``target_xywh`` [4]."""
-        noise = torch.empty(count, 3, dtype=target_xywh.dtype, device="cpu")
-        noise.normal_(0, 0.5, generator=self.generator).clamp_(-1, 1)
+        noise = gaussian_(torch.empty(count, 3, dtype=target_xywh.dtype, device="cpu"), self.generator)
         return self.around(target_xywh, upload(noise, target_xywh.device), translation, scale)
 
     def uniform(self, target_xywh: Tensor, count: int, translation: float, scale: float) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .boxes import iou
 from .config import TrackerConfig
 from .device import upload
-from .noise import gaussian_table, uniform_table
+from .noise import NoiseTable, gaussian_table, uniform_table
 from .sampling import BoxSampler, apart, first_accepted, overlapping
 
 
@@ -28,12 +28,18 @@ class Draws(NamedTuple):
     positives: Tensor
     negatives: Tensor
 
+    @staticmethod
+    def tables(config: TrackerConfig, device: torch.device) -> tuple[NoiseTable, NoiseTable]:
+        """What they are read from, of normal and of uniform numbers; made where that has not been done yet."""
+        size = 3 * max(config.candidates, config.positive_draws, config.negative_draws)
+        return gaussian_table(size, device), uniform_table(size, device)
+
     @classmethod
     def of(cls, config: TrackerConfig, generators: Sequence[torch.Generator], device: torch.device) -> Draws:
         """One frame's on the device, from one generator on the host for each target; nothing waits for the device."""
         counts = config.candidates, config.positive_draws, config.negative_draws
-        gaussian, uniform = gaussian_table(device), uniform_table(device)
-        all_places = gaussian.places(len(counts), 3 * max(counts), generators)
+        gaussian, uniform = cls.tables(config, device)
+        all_places = gaussian.places(len(counts), 3 * max(counts), generators)  # in both: they are equally long
         return cls(
             *(
                 table.read(places, 3 * count).view(-1, count, 3)
@@ -41,15 +47,16 @@ class Draws(NamedTuple):
             )
         )
 
-    def part(self, targets: slice | Sequence[int]) -> Draws:
-        """Those of some of the targets."""
+    def part(self, targets: slice | list[int]) -> Draws:
+        """Those of some of the targets; by a slice nothing waits for the device."""
         return Draws(*(noise[targets] for noise in self))
 
 
 class TargetSampler:
-    """Draws boxes around one target in one frame (paper 3.4; MDNet).
+    """Draws boxes around targets in the frames of one video (paper 3.4; MDNet).
 
-    All boxes are [n, 4], pixels of the resized frame; ``box_xywh`` [4] is the target's.
+    All boxes are in pixels of the resized frame. On the first frame they are [n, 4] around one target's, ``box_xywh``
+    [4], and drawn from its generator; on further frames they are made from :class:`Draws`.
 
     Args:
         config: how many, how far away and how different.
@@ -106,7 +113,7 @@ class TargetSampler:
         )
         return apart(drawn, box_xywh, config.first_negative_iou, config.negatives)
 
-    # Further frames: any number of targets, in shapes that do not depend on values
+    # Further frames, in shapes that do not depend on values
 
     def candidates(self, boxes_xywh: Tensor, noise: Tensor, translation: float | Tensor) -> Tensor:
         """Where the targets may be in the next frame.

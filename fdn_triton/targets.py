@@ -1,7 +1,7 @@
 """The targets that are tracked on one device, of one video or of several: what is known of each, and how it grows.
 
-Heads are stacked and sample memories lie in one pool, so that all targets share every launch: those of one video, and
-those of videos that advance in lockstep.
+Heads are stacked and sample memories lie in one pool, so that targets share launches: those of one video all of them,
+those of videos that advance in lockstep what does not depend on the frame.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from .config import TrackerConfig
 from .device import feature_dtype, upload
 from .device_search import DeviceSearch, Found
 from .fine_tuning import FineTuner
-from .heads import Heads
+from .heads import HIDDEN, Heads
 from .host_search import HostSearch
+from .noise import dropout_table
 from .online import Lesson, SampleMemory, Update, fine_tune, remember
 from .target import Target, TrackResult, stage
 from .target_sampling import Draws
@@ -55,6 +56,11 @@ class Targets:
         self._dtype = feature_dtype(config.feature_precision, device)
         self._host_search = HostSearch(config, self._dtype)
         self._pool = torch.empty((0, ROI_FEATURES), dtype=self._dtype, device=device)
+        # Made here, not while a frame waits.
+        Draws.tables(config, self._pool.device)
+        if config.dropout:
+            factors = (config.network.fc_layers - 1) * (config.batch_positives + config.batch_negatives) * HIDDEN
+            dropout_table(config.dropout, factors, self._pool.device)
         self._expected: dict[View, Tensor] = {}
         self._results: dict[View, TrackResult | Exception] = {}
         self._positives = config.long_memory, config.positives, config.first_positives
@@ -239,8 +245,8 @@ class Targets:
     def _find_together(self, targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[float], list[bool]]:
         """As :class:`HostSearch`, waiting for the device once."""
         with stage({target.view for target in targets}, "score"):
-            draws = Draws.of(self.config, [target.generator for target in targets], self._device)
             starts = torch.stack([target.box_xywh for target in targets])
+            draws = Draws.of(self.config, [target.generator for target in targets], starts.device)
             spreads = upload(
                 torch.tensor([target.translation for target in targets], dtype=torch.float32, device="cpu"),
                 self._device,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 
@@ -45,13 +48,15 @@ def test_dropout_drops_the_stated_share_and_keeps_the_mean(share: float) -> None
     assert factors.mean().item() == pytest.approx(1, abs=0.01)
 
 
-def test_a_dropout_table_is_many_times_as_long_as_what_is_read() -> None:
+@pytest.mark.parametrize("table", [gaussian_table, uniform_table, partial(dropout_table, 0.5)])
+def test_tables_are_made_once_and_many_times_as_long_as_what_is_read(table: Callable[..., NoiseTable]) -> None:
+    assert table(100, CPU) is table(200, CPU), "one that is long enough for both"
     size = 100_000
-    assert dropout_table(0.5, size, CPU)._row.shape == (64 * size,)
+    assert table(size, CPU)._row.shape == (64 * size,)
 
 
 def test_tables_hold_mdnets_distributions() -> None:
-    gaussian, uniform = gaussian_table(CPU)._row, uniform_table(CPU)._row
+    gaussian, uniform = gaussian_table(1200, CPU)._row, uniform_table(1200, CPU)._row
     assert len(gaussian) == len(uniform) > 1 << 21
     for row, quartile in ((gaussian, 0.5 * 0.67449), (uniform, 0.5)):
         assert float(row.min()) >= -1 and float(row.max()) <= 1
@@ -59,20 +64,20 @@ def test_tables_hold_mdnets_distributions() -> None:
         assert float(row.mean()) == pytest.approx(0, abs=2e-3)
     # P(|z| > 2) of a standard normal is clipped.
     assert float((gaussian.abs() == 1).float().mean()) == pytest.approx(0.0455, abs=2e-3)
-    assert gaussian_table(CPU) is gaussian_table(CPU)
 
 
 def test_torchs_global_random_state_is_not_touched() -> None:
     state = torch.get_rng_state()
-    for make in (gaussian_table, uniform_table):
-        make.__wrapped__(CPU)
-    dropout_table.__wrapped__(0.5, 100, CPU)
+    for table in (gaussian_table, uniform_table, partial(dropout_table, 0.3)):
+        table(70_000, CPU)  # of a size of its own: drawn now
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_reads_the_same_numbers() -> None:
-    gpu = torch.device("cuda")
-    for make in (gaussian_table, uniform_table):
-        read = [table.read(table.places(2, 300, generators(1, 2))[1], 300).cpu() for table in (make(CPU), make(gpu))]
+    for table in (gaussian_table, uniform_table, partial(dropout_table, 0.5)):
+        read = []
+        for device in (CPU, torch.device("cuda:0")):
+            of_device = table(300, device)
+            read.append(of_device.read(of_device.places(2, 300, generators(1, 2))[1], 300).cpu())
         assert torch.equal(*read)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_tuner import ScriptedTuner, tune
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdn_triton.online import SampleMemory, _batches, remember
 
@@ -30,12 +33,8 @@ def test_the_memory_is_a_list_of_the_last_frames(data: st.DataObject) -> None:
         count = data.draw(st.one_of(st.just(limit), st.integers(1, limit)), label=f"count {i}")
         frame = [[value + j, -value - j] for j in range(count)]
         value += count
-        if data.draw(st.booleans(), label="both at once"):
-            both = torch.cat((-torch.tensor(frame), torch.full((1, 2), math.nan), torch.tensor(frame)))
-            remember(both, [(memory, slice(count + 1, 2 * count + 1)), (other, slice(0, count))])
-        else:
-            memory.append(torch.tensor(frame))
-            other.append(-torch.tensor(frame))
+        memory.append(torch.tensor(frame))
+        other.append(-torch.tensor(frame))
         model = [*model, frame][-frames:]
 
         assert len(memory) == len(other) == len(model)
@@ -44,6 +43,53 @@ def test_the_memory_is_a_list_of_the_last_frames(data: st.DataObject) -> None:
             assert pool[memory.of_last(n)].tolist() == held
             assert (-pool[other.of_last(n)]).tolist() == held
     assert pool[:capacity].isnan().all(), "a memory keeps to its rows of the pool"
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_what_memories_remember_at_once_is_what_each_appends(data: st.DataObject) -> None:
+    """Memories of different size, at different places of their rings; some are left out."""
+    shapes = [(3, 4, 6), (2, 5, 5), (4, 1, 3)]
+    ends = np.cumsum([0] + [SampleMemory.capacity(*shape) for shape in shapes])
+    pools = [torch.zeros(int(ends[-1]), 2) for _ in range(2)]
+    together, apart = (
+        [SampleMemory(pool, int(first), *shape) for first, shape in zip(ends, shapes, strict=False)] for pool in pools
+    )
+    value = 0.0
+    for _ in range(data.draw(st.integers(1, 8))):
+        frames, rows = [], []
+        for one, other, (_, most, _) in zip(together, apart, shapes, strict=True):
+            count = data.draw(st.integers(0, most))
+            samples = torch.arange(value, value + count)[:, None].expand(-1, 2)
+            value += count + 1
+            if count:
+                frames.append((one, slice(len(rows) + 1, len(rows) + 1 + count)))
+                rows += [[math.nan] * 2, *samples.tolist()]  # a row that nobody gets
+                other.append(samples)
+        if frames:
+            remember(torch.tensor(rows), frames[:: data.draw(st.sampled_from([1, -1]))])
+        for one, other in zip(together, apart, strict=True):
+            if len(one):
+                assert torch.equal(one.of_last(9), other.of_last(9))
+    assert torch.equal(*pools)
+
+
+def test_many_memories_remember_in_as_many_launches_as_one() -> None:
+    class Counted(TorchDispatchMode):
+        operations = 0
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.operations += 1
+            return func(*args, **(kwargs or {}))
+
+    def operations(count: int) -> int:
+        pool = torch.zeros(6 * count, 1)
+        frames = [(SampleMemory(pool, 6 * i, 2, 3, 3), slice(2 * i, 2 * i + 2)) for i in range(count)]
+        with Counted() as counted:
+            remember(torch.rand(2 * count, 1), frames)
+        return counted.operations
+
+    assert operations(1) == operations(7) > 0
 
 
 def test_the_memory_does_not_keep_what_it_was_given() -> None:

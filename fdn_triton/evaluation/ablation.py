@@ -111,7 +111,7 @@ VARIANTS: dict[VariantName, Variant] = {
             "fc-2",
             "2 FC layers, the last one learning no faster than the other",
             network={"fc_layers": 2},
-            # What fc4 gives is several times as large as what fc5 gives: ten times the rate never settles on it.
+            # What fc4 gives is several times as large as what fc5 gives: at ten times the rate no loss falls.
             changes={"fc6_rate": 1.0},
             paper={"accuracy": "below"},
             source="Fig. 8",
