@@ -113,7 +113,6 @@ def test_variants_change_what_they_say() -> None:
         assert config.candidates == 99
         network = {key: value for key, value in vars(config.network).items() if vars(NETWORK)[key] != value}
         assert (network, config.loss_threshold is None) == (variant.network, name == "no-threshold")
-        assert (config.fc6_rate == 1) == (name == "fc-2")
 
 
 # Weights

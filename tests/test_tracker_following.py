@@ -115,7 +115,7 @@ def test_heads_trained_together_are_those_trained_one_by_one() -> None:
         {"sampling_ratio": 1},
         {"sampling_ratio": 3},
         {"conv_layers": 5},
-        {"fc_layers": 2, "fc6_rate": 1.0},  # a last layer on features this large learns too fast at ten times the rate
+        {"fc_layers": 2, "fc6_rate": 1.0},  # behind a fresh fc4, ten times the rate is too much
         {"roi_grid": "interior"},
         {"top_k": 1},
         {"preset": "release"},

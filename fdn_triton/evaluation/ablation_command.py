@@ -42,7 +42,7 @@ class AblationOptions:
 
     - classification: classify
     - conv-5: classify --conv-layers 5, then domains --conv-layers 5
-    - fc-2: domains --fc-layers 2 --branch-rate 1, whatever the others have: more does not converge
+    - fc-2: domains --fc-layers 2
     - roi-pool: domains --roi-layer pool
     - samples-1, samples-3: domains --sampling-ratio 1, 3
     """
