@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
+from counted_operations import CountedOperations
 from scripted_tuner import CONFIG, ScriptedTuner, lessons, tune
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdn_triton.fine_tuning import FineTuner
 from fdn_triton.heads import Heads
@@ -32,15 +30,6 @@ def test_what_a_head_draws_does_not_depend_on_the_others() -> None:
 def test_an_iteration_takes_as_many_launches_for_many_heads_as_for_two() -> None:
     """What a GPU does, counted in operations on a CPU."""
 
-    class Counted(TorchDispatchMode):
-        def __init__(self) -> None:
-            super().__init__()
-            self.operations = 0
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.operations += 1
-            return func(*args, **(kwargs or {}))
-
     def operations(count: int, iterations: int) -> int:
         like = torch.ones(count, 1, 1)
         heads = Heads(
@@ -51,7 +40,7 @@ def test_an_iteration_takes_as_many_launches_for_many_heads_as_for_two() -> None
         rows = torch.arange(200)
         group = [Lesson(t, rows[:100], rows[100:], torch.Generator().manual_seed(t)) for t in range(count)]
         fine_tune(tuner, torch.randn(200, 5), group, 0.1, 1, -1.0)  # the table of dropout is made once
-        with Counted() as counted:
+        with CountedOperations() as counted:
             fine_tune(tuner, torch.randn(200, 5), group, 0.1, iterations, -1.0)
         return counted.operations
 

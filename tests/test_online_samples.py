@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
+from counted_operations import CountedOperations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_tuner import ScriptedTuner, tune
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdn_triton.online import SampleMemory, _batches, remember
 
@@ -75,17 +74,10 @@ def test_what_memories_remember_at_once_is_what_each_appends(data: st.DataObject
 
 
 def test_many_memories_remember_in_as_many_launches_as_one() -> None:
-    class Counted(TorchDispatchMode):
-        operations = 0
-
-        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            self.operations += 1
-            return func(*args, **(kwargs or {}))
-
     def operations(count: int) -> int:
         pool = torch.zeros(6 * count, 1)
         frames = [(SampleMemory(pool, 6 * i, 2, 3, 3), slice(2 * i, 2 * i + 2)) for i in range(count)]
-        with Counted() as counted:
+        with CountedOperations() as counted:
             remember(torch.rand(2 * count, 1), frames)
         return counted.operations
 
