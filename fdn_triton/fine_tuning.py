@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.sgd import sgd
 
 from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
@@ -196,12 +197,28 @@ class FineTuner:
         weight_rates, bias_rates = self._rates[:, :, :count, None]
         for i, (weight, bias) in enumerate(zip(self._trained.weights, self._trained.biases, strict=True)):
             velocity, bias_velocity = self._velocities[i][:count], self._bias_velocities[i][:count]
-            gradient = gradients[i].transpose(1, 2)
-            if inputs[i].dtype == velocity.dtype:
-                velocity.baddbmm_(gradient, inputs[i], beta=config.momentum)
-            else:
-                velocity.mul_(config.momentum).add_(gradient.to(inputs[i].dtype) @ inputs[i])
-            velocity.add_(weight, alpha=config.weight_decay)
-            weight.addcmul_(velocity, weight_rates[i, :, None], value=-1)
-            bias_velocity.mul_(config.momentum).add_(gradients[i].sum(dim=1))
-            bias.addcmul_(bias_velocity, bias_rates[i], value=-1)
+            gradient, of_bias = gradients[i].transpose(1, 2), gradients[i].sum(dim=1)
+            if self.together:
+                velocity.baddbmm_(gradient, inputs[i], beta=config.momentum).add_(weight, alpha=config.weight_decay)
+                weight.addcmul_(velocity, weight_rates[i, :, None], value=-1)
+                bias_velocity.mul_(config.momentum).add_(of_bias)
+                bias.addcmul_(bias_velocity, bias_rates[i], value=-1)
+                continue
+            of_weight = (gradient.to(inputs[i].dtype) @ inputs[i]).to(weight.dtype)
+            self._step_at_once(weight, of_weight, velocity, float(weight_rates[i]), config.weight_decay)
+            self._step_at_once(bias, of_bias, bias_velocity, float(bias_rates[i]), 0.0)
+
+    def _step_at_once(self, parameter: Tensor, gradient: Tensor, velocity: Tensor, rate: float, decay: float) -> None:
+        """The same in one pass over the weights, which are larger than a CPU's cache."""
+        sgd(
+            [parameter],
+            [gradient],
+            [velocity],
+            fused=True,
+            weight_decay=decay,
+            momentum=self.config.momentum,
+            lr=rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+        )

@@ -66,17 +66,26 @@ def check_boxes(boxes_xywh: ArrayLike, width: int, height: int) -> NDArray[np.fl
     return boxes
 
 
-def network_input(image: Tensor, size_hw: tuple[int, int], mean: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def network_input(
+    image: Tensor,
+    size_hw: tuple[int, int],
+    mean: Tensor,
+    dtype: torch.dtype = torch.float32,
+    part: tuple[slice, slice] | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
     """Resize and subtract the mean, on the device of ``mean``.
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        size_hw: of the result, pixels.
+        size_hw: of the resized frame, pixels.
         mean: [3] per channel, of the 0..255 range.
         dtype: of the result.
+        part: rows and columns of the resized frame that are wanted; None is all of it.
+        out: written to instead of fresh memory, if given.
 
     Returns:
         [1, 3, h, w], channels-last in memory. Enlarging is bilinear interpolation with pixel centres at
         half-integers; shrinking widens the filter (antialiasing), so that a 4K frame keeps its texture.
     """
-    return resize_subtract_mean(image.to(mean.device), size_hw, mean, dtype)
+    return resize_subtract_mean(image.to(mean.device), size_hw, mean, dtype, part, out)

@@ -23,7 +23,6 @@ from .config import STRIDE
 from .cuda_graph import CapturedSequence
 from .frame import network_input
 from .rectangle import NOTHING, Rectangle
-from .resampling import BLOCK, FrameResampler
 
 _BAND_BYTES = 3 << 20  # of a convolution's output: it is normalised and pooled while it is in the cache
 
@@ -181,16 +180,16 @@ class _ResizedFrame:
 
     def begin(self, image: Tensor) -> None:
         """Turn to another image."""
-        if image.shape != self._image.shape:
-            self._resampler = FrameResampler((image.shape[0], image.shape[1]), self.map.size_hw, self._mean)
         self._image = image
         self._valid = NOTHING
 
     def grow(self, pixels: Rectangle) -> None:
         """Resize what the pixels take of the image, unless that is done."""
-        pixels = self._valid.union(pixels).of_blocks(BLOCK).clipped(*self.map.size_hw)
+        pixels = self._valid.union(pixels)
         for part in pixels.around(self._valid):
-            self.map.at(part).copy_(self._resampler.part(self._image, part))
+            sides = slice(part.top, part.bottom), slice(part.left, part.right)
+            out = self.map.at(part)
+            network_input(self._image, self.map.size_hw, self._mean, out.dtype, sides, out)
         self._valid = pixels
 
 

@@ -42,15 +42,6 @@ class Rectangle:
         """The part that lies on a map of this size."""
         return Rectangle(max(self.top, 0), min(self.bottom, height), max(self.left, 0), min(self.right, width))
 
-    def of_blocks(self, side: int) -> Rectangle:
-        """The smallest rectangle that holds this one and whose edges are multiples of ``side``."""
-        return Rectangle(
-            self.top // side * side,
-            -(-self.bottom // side) * side,
-            self.left // side * side,
-            -(-self.right // side) * side,
-        )
-
     def input_of(self, kernel: int, stride: int, padding: int) -> Rectangle:
         """The input cells, padding among them, from which a convolution or pooling makes these output cells."""
         return Rectangle(

@@ -25,7 +25,7 @@ from numpy.polynomial import polynomial
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .kernels.scratch import scratch
+from .scratch import scratch
 from .rectangle import equal_parts
 
 _TILE, _TAPS = 4, 3  # outputs and, at most, taps along an axis

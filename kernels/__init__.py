@@ -1,5 +1,5 @@
-"""Operations of the FDN tracker that other trackers can copy: only torch and triton, no configuration,
-no state but a CPU's scratch memory."""
+"""Operations of the FDN tracker that other trackers can copy: only torch, triton and numba, no configuration, no
+state."""
 
 from .lrn_pool import lrn_max_pool, lrn_max_pool_ref
 from .max_roi_align import max_roi_align, max_roi_align_ref

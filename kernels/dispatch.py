@@ -1,4 +1,4 @@
-"""Which tensors go to the Triton kernels, and on which device they launch."""
+"""Which tensors go to the Triton and Numba kernels, and on which device Triton launches."""
 
 from __future__ import annotations
 
@@ -18,6 +18,19 @@ def runs_on_triton(tensor: Tensor) -> bool:
         return False
     try:
         import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def runs_on_numba(tensor: Tensor) -> bool:
+    """Whether there is a Numba kernel for tensors like this one; while torch traces or compiles there is none."""
+    if tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.bfloat16):
+        return False
+    if type(tensor) is not Tensor or torch.compiler.is_compiling():
+        return False
+    try:
+        import numba  # noqa: F401
     except ImportError:
         return False
     return True

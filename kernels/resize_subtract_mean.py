@@ -12,7 +12,8 @@ and Pillow's BILINEAR compute the same. ::
     out[c, y, x] = sum over (i, j) of  w_yi w_xj image[i, j, c]  -  mean[c]
 
 Source: Fast R-CNN's whole-image input, which the paper (3.1) takes over. On a GPU :mod:`.gpu.resize_subtract_mean` does
-it in one launch that reads the image once and writes what the first convolution reads. Deterministic. No gradients.
+it in one launch that reads the image once and writes what the first convolution reads; on a CPU
+:mod:`.cpu.resize_subtract_mean` reads only what a part of the result is made from. Deterministic. No gradients.
 """
 
 from __future__ import annotations
@@ -21,43 +22,61 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import runs_on_triton
+from .dispatch import runs_on_numba, runs_on_triton
 
 _LARGEST_SIDE = 1 << 14  # of the kernel: the products in a weight stay below 2^31
 
 
 def resize_subtract_mean(
-    image: Tensor, size: tuple[int, int], mean: Tensor, dtype: torch.dtype = torch.float32
+    image: Tensor,
+    size: tuple[int, int],
+    mean: Tensor,
+    dtype: torch.dtype = torch.float32,
+    part: tuple[slice, slice] | None = None,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Resize an image and subtract the mean.
 
     Args:
         image: uint8 [H, W, 3], any strides.
-        size: (h, w) of the result, pixels.
+        size: (h, w) of the resized image, pixels.
         mean: [3] fp32 per channel, of the 0..255 range, on the image's device.
         dtype: of the result, a floating type; sums are in at least fp32.
+        part: rows and columns of the resized image that are wanted, each from start to stop; None is all of it.
+        out: written to instead of fresh memory, if given; of the result's shape, type and device.
 
     Returns:
-        [1, 3, h, w], channels-last in memory. Shrinking on a CPU rounds the resized image to whole grey levels: it is
-        eight times faster so. An image with a side above 16384 is resized on the CPU.
+        [1, 3, h, w], or of the part; channels-last in memory, unless ``out`` is not. An image with a side above 16384
+        is resized on the CPU.
 
     Raises:
         ValueError: wrong shapes or types, or two devices.
     """
     _check(image, size, mean, dtype)
-    if max(*image.shape, *size) <= _LARGEST_SIDE and runs_on_triton(mean):
+    rows, columns = part or (slice(0, size[0]), slice(0, size[1]))
+    for side, length in zip((rows, columns), size, strict=True):
+        if side.step not in (None, 1) or not 0 <= side.start < side.stop <= length:
+            raise ValueError(f"part must be rows and columns within {size[0]}x{size[1]}, got {rows} and {columns}")
+    shape = (1, 3, rows.stop - rows.start, columns.stop - columns.start)
+    if out is None:
+        out = torch.empty(shape, dtype=dtype, device=image.device, memory_format=torch.channels_last)
+    elif (out.shape, out.dtype, out.device) != (shape, dtype, image.device):
+        raise ValueError(f"out must be {shape} of {dtype} on {image.device}, got {tuple(out.shape)} of {out.dtype}")
+    largest = max(*image.shape, *size)
+    if largest <= _LARGEST_SIDE and runs_on_triton(mean):
         from .gpu.resize_subtract_mean import resize_subtract_mean as on_gpu
 
-        return on_gpu(image, size, mean, dtype)
-    if max(image.shape) > _LARGEST_SIDE and image.device.type != "cpu":
+        return out.copy_(on_gpu(image, size, mean, dtype)[:, :, rows, columns])
+    if largest > _LARGEST_SIDE and image.device.type != "cpu":
         # PyTorch shrinks so far in no GPU's shared memory.
-        return resize_subtract_mean(image.cpu(), size, mean.cpu(), dtype).to(image.device)
-    frame = image.permute(2, 0, 1)[None]
-    shrinks = size[0] < image.shape[0] or size[1] < image.shape[1]
-    if not (shrinks and frame.device.type == "cpu"):
-        frame = frame.float()
-    resized = F.interpolate(frame, size=size, mode="bilinear", align_corners=False, antialias=shrinks)
-    return (resized - mean[:, None, None]).to(dtype).contiguous(memory_format=torch.channels_last)
+        return out.copy_(resize_subtract_mean(image.cpu(), size, mean.cpu(), dtype, (rows, columns)))
+    if runs_on_numba(out):
+        from .cpu.resize_subtract_mean import resize_subtract_mean as on_cpu
+
+        return on_cpu(image, size, mean, (rows, columns), out)
+    planes = image.permute(2, 0, 1)[None].float()
+    resized = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return out.copy_((resized - mean[:, None, None])[:, :, rows, columns])
 
 
 def resize_subtract_mean_ref(

@@ -6,8 +6,8 @@ cells of the axis, its taps; the sample's value is the sum over the 2 x 2 taps o
 bin the maximum over its samples. The gradient of a bin goes to the four taps of the sample that won; the first one in
 row-major order wins a tie.
 
-On a CPU the samples are gathered with weighted embedding bags, rows of the channels-last map, several times faster than
-``grid_sample``, in chunks of RoIs, so that memory stays bounded.
+In plain PyTorch the samples are gathered with weighted embedding bags, rows of the channels-last map, several times
+faster than ``grid_sample``, in chunks of RoIs, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .dispatch import runs_on_triton
+from .dispatch import runs_on_numba, runs_on_triton
 
 _ROIS_PER_CHUNK = 128  # 128 RoIs x 36 samples x 512 channels in fp32 are 9 MB: they stay in a CPU's cache
 _ROIS_PER_LAUNCH = 2048  # on a GPU without Triton: few launches, and still bounded memory
@@ -87,6 +87,12 @@ def sample_maxima(
         return max_roi_align(input, boxes, output_hw, sampling, deterministic)
     n_images, channels, height, width = input.shape
     bins, samples = output_hw[0] * output_hw[1], sampling.per_bin**2
+    needs_gradient = torch.is_grad_enabled() and input.requires_grad
+    if runs_on_numba(input) and not needs_gradient:
+        from .cpu.max_roi_align import sample_maxima as on_cpu
+
+        images = input.permute(0, 2, 3, 1).float().contiguous()
+        return on_cpu(images, *_taps_of_axes(boxes, input.shape, output_hw, sampling)).to(input.dtype)
     rows = input.permute(0, 2, 3, 1).reshape(n_images * height * width, channels)
     out = []
     for chunk in boxes.split(_ROIS_PER_CHUNK if input.device.type == "cpu" else _ROIS_PER_LAUNCH):
@@ -95,7 +101,6 @@ def sample_maxima(
             index.view(-1, 4), rows, per_sample_weights=weight.view(-1, 4).to(rows.dtype), mode="sum"
         ).view(len(chunk) * bins, samples, channels)
         # amax splits the gradient between ties and is faster; max sends it to one winner.
-        needs_gradient = torch.is_grad_enabled() and input.requires_grad
         out.append(values.max(dim=1).values if needs_gradient else values.amax(dim=1))
     flat = torch.cat(out) if out else rows.new_empty(0, channels)
     return flat.view(len(boxes), *output_hw, channels).permute(0, 3, 1, 2)
@@ -115,21 +120,30 @@ def _taps_of_samples(
     boxes: Tensor, input_shape: torch.Size, output_hw: tuple[int, int], sampling: Sampling
 ) -> tuple[Tensor, Tensor]:
     """Rows of the flattened [N * H * W] map and weights of every sample's taps, both [K, PH * PW, n * n, 4]."""
-    n_images, _, height, width = input_shape
-    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
-    (y_index, y_weight), (x_index, x_weight) = (
-        _axis_taps(boxes[:, 2], boxes[:, 4], height, output_hw[0], sampling.divisions[0], sampling),
-        _axis_taps(boxes[:, 1], boxes[:, 3], width, output_hw[1], sampling.divisions[1], sampling),
-    )
-    in_batch = (boxes[:, 0] >= 0) & (boxes[:, 0] < n_images)
-    image = torch.where(in_batch, boxes[:, 0], 0.0).long()
+    height, width = input_shape[2:]
+    image, (y_index, y_weight), (x_index, x_weight) = _taps_of_axes(boxes, input_shape, output_hw, sampling)
     # [K, PH, PW, n, n, 2, 2] = y [K, PH, 1, n, 1, 2, 1] by x [K, 1, PW, 1, n, 1, 2]
     index = (y_index * width)[:, :, None, :, None, :, None] + x_index[:, None, :, None, :, None, :]
     index = index + (image * (height * width)).view(-1, 1, 1, 1, 1, 1, 1)
-    y_weight = y_weight * in_batch.view(-1, 1, 1, 1)
     weight = y_weight[:, :, None, :, None, :, None] * x_weight[:, None, :, None, :, None, :]
     shape = (len(boxes), output_hw[0] * output_hw[1], sampling.per_bin**2, 4)
     return index.reshape(shape), weight.reshape(shape)
+
+
+def _taps_of_axes(
+    boxes: Tensor, input_shape: torch.Size, output_hw: tuple[int, int], sampling: Sampling
+) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Images [K] of the RoIs, and cells and weights of every sample's taps along y and along x.
+
+    A RoI of no image is the first one's, with weights of 0.
+    """
+    n_images, _, height, width = input_shape
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
+    y_index, y_weight = _axis_taps(boxes[:, 2], boxes[:, 4], height, output_hw[0], sampling.divisions[0], sampling)
+    columns = _axis_taps(boxes[:, 1], boxes[:, 3], width, output_hw[1], sampling.divisions[1], sampling)
+    in_batch = (boxes[:, 0] >= 0) & (boxes[:, 0] < n_images)
+    image = torch.where(in_batch, boxes[:, 0], 0.0).long()
+    return image, (y_index, y_weight * in_batch.view(-1, 1, 1, 1)), columns
 
 
 def _axis_taps(

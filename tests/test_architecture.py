@@ -25,10 +25,11 @@ LAYERS = (
         "frame_upload",
         "kernels",
         "roi_pool",
+        "scratch",
         "demo",
         "demo.scenery",
     },
-    {"config", "device", "frame", "resampling", "frame_source", "ground_truth", "winograd"},
+    {"config", "device", "frame", "frame_source", "ground_truth", "winograd"},
     {"noise", "evaluation", "evaluation.metrics", "demo.generate"},
     {"sampling", "sequence", "foreign_weights", "results", "window", "command_line"},
     {"weights", "backbone", "target_sampling"},
@@ -65,7 +66,7 @@ LAYERS = (
     {"training.multi_domain"},
     {"train"},
 )
-USE_KERNELS = {"backbone", "frame", "heads", "winograd", "training.multi_domain"}
+USE_KERNELS = {"backbone", "frame", "heads", "training.multi_domain"}
 PRINT = {"track", "command_line", "report", "demo.__main__", "demo.generate"}
 PRINT |= {"evaluate", "train", "vot", "evaluation.going_on", "evaluation.otb_command", "evaluation.vot_command"}
 PRINT |= {"evaluation.ablation_command"}
@@ -174,14 +175,14 @@ def test_few_modules_know_the_kernels() -> None:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_kernels_import_nothing_but_torch_and_triton(name: str) -> None:
-    allowed = {"torch", "triton", *sys.stdlib_module_names}
+def test_kernels_import_nothing_but_torch_triton_and_numba(name: str) -> None:
+    allowed = {"torch", "triton", "numba", "numpy", *sys.stdlib_module_names}
     depth = name.count("/")
     for level, module, taken in imported(KERNELS[name]):
         if level:
             # No more dots than folders: the folder can be copied anywhere, and its files know each other only.
             assert level <= depth + 1, f"{name} imports {'.' * level}{module} from outside the folder"
-            folder = "gpu/" if depth and level == 1 else ""
+            folder = name.split("/")[0] + "/" if depth and level == 1 else ""
             target = folder + (module or taken or "").replace(".", "/")
             assert target in KERNELS, f"{name} imports {'.' * level}{module}, which is not there"
         else:
@@ -189,13 +190,15 @@ def test_kernels_import_nothing_but_torch_and_triton(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", KERNELS)
-def test_triton_is_only_imported_where_a_gpu_is_used(name: str) -> None:
-    """At the top of a module: so that the operations run, and import fast, where there is no triton."""
+def test_triton_and_numba_are_only_imported_where_they_are_used(name: str) -> None:
+    """At the top of a module: so that the operations run, and import fast, where there is neither."""
     at_the_top = [node for node in tree(KERNELS[name]).body if isinstance(node, (ast.Import, ast.ImportFrom))]
     modules = {alias.name for node in at_the_top if isinstance(node, ast.Import) for alias in node.names}
     modules |= {node.module or "" for node in at_the_top if isinstance(node, ast.ImportFrom)}
-    if not name.startswith("gpu/"):
-        assert not {module.split(".")[0] for module in modules} & {"triton", "gpu"}
+    not_here = {"triton", "gpu", "numba", "numpy", "cpu"}
+    if name.startswith(("gpu/", "cpu/")):
+        not_here = {"numba", "cpu"} if name.startswith("gpu/") else {"triton", "gpu"}
+    assert not {module.split(".")[0] for module in modules} & not_here
 
 
 def test_the_kernels_in_the_package_are_the_folder() -> None:

@@ -14,6 +14,7 @@ from fdn_triton.backbone import ROI_FEATURES, Backbone
 from fdn_triton.config import NetworkConfig
 from fdn_triton.frame_features import FrameFeatures
 from fdn_triton.rectangle import NOTHING, Rectangle
+from fdn_triton.weights import load_weights
 
 MEAN = torch.tensor([120.0, 110.0, 100.0])
 SIZES = [(129, 175), (37, 50), (3, 1000), (97, 16), (1, 1)]
@@ -302,18 +303,6 @@ def test_clipped(a: Rectangle, height: int, width: int) -> None:
 
 
 @_SETTINGS
-@given(_RECTANGLES, st.integers(1, 5))
-def test_of_blocks(a: Rectangle, side: int) -> None:
-    blocks = a.of_blocks(side)
-    assert all(edge % side == 0 for edge in (blocks.top, blocks.bottom, blocks.left, blocks.right))
-    assert _cells(blocks) >= _cells(a)
-    for edge, of_blocks in zip(
-        (a.top, -a.bottom, a.left, -a.right), (blocks.top, -blocks.bottom, blocks.left, -blocks.right), strict=True
-    ):
-        assert 0 <= edge - of_blocks < side
-
-
-@_SETTINGS
 @given(st.lists(st.integers(0, 9), min_size=4, max_size=4), st.lists(st.integers(0, 9), min_size=4, max_size=4))
 def test_parts_around_an_inner_rectangle_cover_exactly(ys: list[int], xs: list[int]) -> None:
     (y0, y1, y2, y3), (x0, x1, x2, x3) = sorted(ys), sorted(xs)
@@ -351,3 +340,21 @@ def test_input_of_a_convolution(kernel: int, stride: int, padding: int) -> None:
         )
         read = {(int(y), int(x)) for y, x in gradient[0, 0].nonzero()}
         assert _cells(cells.input_of(kernel, stride, padding).clipped(21, 25)) == read
+
+
+@pytest.mark.parametrize(("image_hw", "frame_hw"), [((120, 160), (150, 200)), ((540, 960), (141, 250))])
+def test_features_are_those_of_the_whole_resized_frame(image_hw: tuple[int, int], frame_hw: tuple[int, int]) -> None:
+    """With the shipped weights, of a window that grows twice."""
+    weights = load_weights("fdn", NetworkConfig())
+    backbone = Backbone.with_weights(NetworkConfig(), weights.tensors, weights.feature_scale)
+    image = _image(image_hw)
+    planes = image.permute(2, 0, 1)[None].double()
+    shrinks = frame_hw[0] < image_hw[0]
+    resized = F.interpolate(planes, size=frame_hw, mode="bilinear", align_corners=False, antialias=shrinks)
+    whole = backbone((resized - MEAN[:, None, None]).float())
+    features = FrameFeatures(backbone, frame_hw, MEAN)
+    features.begin(image)
+    for side in (20.0, 60.0, 300.0):
+        boxes = torch.tensor([[60.0, 50.0, side, side]])
+        expected = backbone.roi_features(whole, boxes)
+        torch.testing.assert_close(features.of_boxes(boxes), expected, rtol=0, atol=1e-4 * float(expected.max()))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import itertools
 import sys
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fdn_triton.kernels import lrn_max_pool, lrn_max_pool_ref
+from fdn_triton.kernels.cpu.bits import bits_of
+from fdn_triton.kernels.cpu.lrn_pool import _part
 
 
 def _input(shape: tuple[int, int, int, int], size: float = 100.0) -> Tensor:
@@ -162,14 +166,36 @@ def test_gradient_path_gives_the_same_values() -> None:
     torch.testing.assert_close(with_gradient.detach(), lrn_max_pool(x), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("band_bytes", [1, 3000, 1 << 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("padding", [0, 1, (1, 0, 0, 1), (0, 1, 1, 0)])
-def test_bands_do_not_matter(monkeypatch: pytest.MonkeyPatch, band_bytes: int, padding: Any) -> None:
+def test_threads_do_not_matter(threads: Callable[[int], None], padding: Any, dtype: torch.dtype) -> None:
+    x = _input((2, 7, 17, 9)).to(dtype)
+    results = []
+    for n in (1, 2):
+        threads(n)
+        results.append(lrn_max_pool(x, padding=padding))
+    assert torch.equal(*results)
+
+
+def test_any_number_of_parts_covers_the_result() -> None:
+    """More parts than the 9 rows, too."""
+    x = _input((1, 7, 17, 9)).permute(0, 2, 3, 1).contiguous()
+    expected = lrn_max_pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    for parts in (1, 2, 4, 9, 12):
+        out = torch.full(expected.shape, -1.0)
+        for part in range(parts):
+            arguments = (*bits_of(out[0]), (9, 5), 5, (np.float32(1e-4), np.float32(0.75), np.float32(2)), (3, 2, 1, 1))
+            _part(part, parts, bits_of(x[0])[0], (17, 9, 7), *arguments)
+        assert torch.equal(out, expected)
+
+
+def test_without_numba_pytorchs_layers_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     x = _input((2, 7, 17, 9))
-    expected = lrn_max_pool(x, padding=padding)
-    monkeypatch.setattr(sys.modules["fdn_triton.kernels.lrn_pool"], "_BAND_BYTES", band_bytes)
-    # Not bit for bit: vectorised loops and their remainders may round differently.
-    torch.testing.assert_close(lrn_max_pool(x, padding=padding), expected, rtol=1e-6, atol=0)
+    expected = lrn_max_pool(x)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    out = lrn_max_pool(x)
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out, expected, rtol=1e-5, atol=0)
 
 
 def test_input_is_unchanged_and_results_repeat() -> None:

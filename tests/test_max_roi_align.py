@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -238,9 +239,24 @@ def test_gradient_is_zero_for_boxes_without_samples() -> None:
 
 def test_forward_is_the_same_with_and_without_gradient() -> None:
     input, boxes = random_map(), boxes_of_all_kinds(40)
-    assert torch.equal(
-        max_roi_align(input.clone().requires_grad_(), boxes, 3, SCALE).detach(), max_roi_align(input, boxes, 3, SCALE)
-    )
+    with_gradient = max_roi_align(input.clone().requires_grad_(), boxes, 3, SCALE).detach()
+    torch.testing.assert_close(with_gradient, max_roi_align(input, boxes, 3, SCALE), rtol=1e-5, atol=1e-6)
+
+
+def test_threads_do_not_matter(threads: Callable[[int], None]) -> None:
+    input, boxes = random_map(), boxes_of_all_kinds(40)
+    results = []
+    for n in (1, 2):
+        threads(n)
+        results.append(max_roi_align(input, boxes, 3, SCALE))
+    assert torch.equal(*results)
+
+
+def test_without_numba_pytorch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    input, boxes = random_map(), boxes_of_all_kinds(40)
+    expected = max_roi_align(input, boxes, 3, SCALE)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    torch.testing.assert_close(max_roi_align(input, boxes, 3, SCALE), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_boxes_get_no_gradient() -> None:

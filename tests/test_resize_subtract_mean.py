@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -93,6 +94,73 @@ def test_sides_beyond_the_kernels_integers_go_through_pytorch() -> None:
     torch.testing.assert_close(out, resize_subtract_mean_ref(image, (1, 20), MEAN), rtol=0, atol=1.5)
 
 
+@pytest.mark.parametrize(
+    ("image_hw", "size"), [*SIZES, ((64, 48), (64, 48)), ((2160, 90), (562, 23)), ((5, 3), (1, 1))]
+)
+def test_on_a_cpu_parts_are_those_of_the_whole(image_hw: tuple[int, int], size: tuple[int, int]) -> None:
+    image = random_image(*image_hw)
+    expected = resize_subtract_mean_ref(image, size, MEAN)
+    height, width = size
+    middle = slice(height // 3, height // 3 + 1), slice(width // 2, min(width // 2 + 7, width))
+    for rows, columns in ((slice(0, height), slice(0, width)), middle):
+        part = resize_subtract_mean(image, size, MEAN, part=(rows, columns))
+        assert part.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(part.double(), expected[:, :, rows, columns], rtol=0, atol=5e-5)
+
+
+def test_on_a_cpu_only_the_surroundings_of_a_part_are_read() -> None:
+    """Changes of the image two pixels beyond the part's own, in its size, leave it as it is."""
+    image = random_image(200, 300)
+    part = slice(32, 64), slice(48, 80)
+    elsewhere = torch.zeros_like(image)
+    window = (slice(2 * 32 - 2, 2 * 64 + 2), slice(2 * 48 - 2, 2 * 80 + 2))
+    elsewhere[window] = image[window]
+    expected = resize_subtract_mean(image, (100, 150), MEAN, part=part)
+    assert torch.equal(resize_subtract_mean(elsewhere, (100, 150), MEAN, part=part), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_on_a_cpu_a_part_is_written_where_it_is_wanted(dtype: torch.dtype) -> None:
+    """Into a map with a border, channels-last, and into one with the channels outside."""
+    image, part = random_image(40, 30), (slice(8, 40), slice(16, 45))
+    expected = resize_subtract_mean(image, (60, 45), MEAN, dtype, part)
+    for frame in (torch.zeros(1, 64, 49, 3, dtype=dtype).permute(0, 3, 1, 2), torch.zeros(1, 3, 64, 49, dtype=dtype)):
+        place = frame[:, :, 10:42, 18:47]
+        assert resize_subtract_mean(image, (60, 45), MEAN, dtype, part, out=place) is place
+        assert torch.equal(place, expected)
+        frame[:, :, 10:42, 18:47] = 0
+        assert not frame.any()
+
+
+def test_on_a_cpu_images_of_any_strides_and_any_number_of_threads(threads: Callable[[int], None]) -> None:
+    wide = random_image(80, 60)
+    results = []
+    for image in (wide[::2, ::2], wide[::2, ::2].contiguous(), wide.flip(2)[::2, ::2].flip(2)):
+        for n in (1, 2):
+            threads(n)
+            results.append(resize_subtract_mean(image, (50, 50), MEAN))
+    assert all(torch.equal(result, results[0]) for result in results[1:])
+
+
+def test_without_numba_pytorchs_interpolation_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, part = random_image(40, 30), (slice(8, 40), slice(16, 45))
+    expected = resize_subtract_mean(image, (60, 45), MEAN, part=part)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    # PyTorch keeps positions in fp32.
+    torch.testing.assert_close(resize_subtract_mean(image, (60, 45), MEAN, part=part), expected, rtol=0, atol=1e-3)
+
+
+def test_torchs_default_type_changes_nothing() -> None:
+    image = random_image(40, 30)
+    expected = resize_subtract_mean(image, (60, 45), MEAN)
+    torch.set_default_dtype(torch.float64)
+    try:
+        resized = resize_subtract_mean(image, (60, 45), MEAN)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert resized.dtype == torch.float32 and torch.equal(resized, expected)
+
+
 def test_dtype_of_the_plain_function() -> None:
     image = random_image(5, 6)
     half = resize_subtract_mean(image, (9, 11), MEAN, torch.float16)
@@ -114,3 +182,12 @@ def test_what_is_refused(function: type[Tensor]) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             function(*arguments)
+
+
+def test_parts_and_places_that_are_refused() -> None:
+    image = random_image(5, 6)
+    for part in ((slice(0, 3), slice(0, 2)), (slice(0, 0), slice(0, 2)), (slice(-1, 1), slice(0, 2))):
+        with pytest.raises(ValueError, match="part must be rows and columns within 2x2"):
+            resize_subtract_mean(image, (2, 2), MEAN, part=part)
+    with pytest.raises(ValueError, match=r"out must be \(1, 3, 2, 2\) of torch.float32 on cpu"):
+        resize_subtract_mean(image, (2, 2), MEAN, out=torch.zeros(1, 3, 2, 3))

@@ -9,8 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fdn_triton.kernels import lrn_max_pool
-from fdn_triton.kernels import scratch as module
-from fdn_triton.kernels.scratch import scratch
+from fdn_triton import scratch as module
+from fdn_triton.scratch import scratch
 
 LIKE = torch.empty(0)
 

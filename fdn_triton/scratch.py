@@ -1,6 +1,6 @@
 """Memory for what lies between two steps on a CPU, where fresh pages can cost more than the step that fills them.
 
-It is kept: per thread and name, the largest that was asked for, up to a limit. This is the only state of the folder.
+It is kept: per thread and name, the largest that was asked for, up to a limit.
 """
 
 from __future__ import annotations
