@@ -25,8 +25,8 @@ from numpy.polynomial import polynomial
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .scratch import scratch
 from .rectangle import equal_parts
+from .scratch import scratch
 
 _TILE, _TAPS = 4, 3  # outputs and, at most, taps along an axis
 _POINTS = _TILE + _TAPS - 1

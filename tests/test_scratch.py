@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fdn_triton.kernels import lrn_max_pool
 from fdn_triton import scratch as module
+from fdn_triton.kernels import lrn_max_pool
 from fdn_triton.scratch import scratch
 
 LIKE = torch.empty(0)
