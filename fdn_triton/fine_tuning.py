@@ -13,6 +13,9 @@ from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .device import upload
 from .heads import BACKGROUND, TARGET, Heads, linear
+from .ranking import are_highest, likely_highest, rough_scores
+
+_ROWS_AT_ONCE = 64  # rounded to bf16: 1 MB
 
 
 class SampleRows(NamedTuple):
@@ -49,6 +52,7 @@ class FineTuner:
         captured: features on a CUDA device: iterations on rows of this matrix are captured as a graph, one for each S.
         dtype: of the features, unless ``together``; where it is a smaller one than the heads', what is multiplied with
             them is rounded to it. None for the heads'.
+        rough: unless ``together``, find the hardest negatives by way of bf16 (:mod:`.ranking`): the same ones.
 
     Attributes:
         heads: others of the same shape may take their place, no more than ``capacity``; not between begin and finish.
@@ -63,6 +67,7 @@ class FineTuner:
         together: bool,
         captured: Tensor | None = None,
         dtype: torch.dtype | None = None,
+        rough: bool = False,
     ) -> None:
         self.config = config
         self.together = together
@@ -80,6 +85,7 @@ class FineTuner:
         else:
             self._mined = like.new_empty(config.mining_negatives, width, dtype=dtype)
             self._batch = like.new_empty(n, width, dtype=dtype)
+        self._roughly = like.new_empty(config.mining_negatives, width, dtype=torch.bfloat16) if rough else None
         self._velocities = [torch.zeros_like(weight[:most]) for weight in heads.weights]
         self._bias_velocities = [torch.zeros_like(bias[:most]) for bias in heads.biases]
         # What weights and biases of each layer learn at, per head: on the device, because heads stop one by one.
@@ -183,13 +189,37 @@ class FineTuner:
         weights, biases = self._trained.weights, self._trained.biases
         n_positives = len(positives)
         torch.index_select(features, 0, positives, out=self._batch[:n_positives])
-        torch.index_select(features, 0, negatives, out=self._mined)
         weight = weights[0].to(features.dtype)
-        first = linear(self._mined[None], weight, biases[0])
-        hardest = Heads(weights[1:], biases[1:]).scores(first.relu()).topk(self.config.batch_negatives).indices[0]
-        torch.index_select(self._mined, 0, hardest, out=self._batch[n_positives:])
+        mined, first, hardest = self._hardest(features, negatives, weight)
+        torch.index_select(mined, 0, hardest, out=self._batch[n_positives:])
         positive_first = linear(self._batch[None, :n_positives], weight, biases[0])
         return self._batch[None], torch.cat((positive_first, first[:, hardest]), dim=1)
+
+    def _hardest(self, features: Tensor, negatives: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Some negatives [m, 4608], the first layer's outputs for them [1, m, 512], and the hardest of their rows."""
+        count = self.config.batch_negatives
+        if self._roughly is not None:
+            rough = rough_scores(self._trained, self._in_bf16(features, negatives, out=self._roughly))
+            likely = likely_highest(rough, count)
+            mined, first, scores = self._scored(features, negatives[likely], weight)
+            if are_highest(rough, likely, scores, count):
+                return mined, first, scores.topk(count).indices
+        mined, first, scores = self._scored(features, negatives, weight)
+        return mined, first, scores.topk(count).indices
+
+    def _scored(self, features: Tensor, rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The rows' features [m, 4608], the first layer's outputs for them [1, m, 512], and their scores [m]."""
+        weights, biases = self._trained.weights, self._trained.biases
+        mined = torch.index_select(features, 0, rows, out=self._mined[: len(rows)])
+        first = linear(mined[None], weight, biases[0])
+        return mined, first, Heads(weights[1:], biases[1:]).scores(first.relu())[0]
+
+    def _in_bf16(self, features: Tensor, rows: Tensor, out: Tensor) -> Tensor:
+        """Rows of the features, by way of a few at a time that stay in the cache."""
+        few = self._mined[:_ROWS_AT_ONCE]
+        for some, place in zip(rows.split(len(few)), out.split(len(few)), strict=False):
+            place.copy_(torch.index_select(features, 0, some, out=few[: len(some)]))
+        return out[: len(rows)]
 
     def _step(self, inputs: list[Tensor], gradients: list[Tensor]) -> None:
         """SGD with momentum on every layer, from its input and the gradient at its output."""

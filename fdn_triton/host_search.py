@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .config import TrackerConfig
 from .heads import Heads, best_candidates
+from .ranking import scores_exact_where_highest
 from .sampling import rounded
 from .target import Target, by_view, stage
 from .target_sampling import Draws
@@ -26,11 +27,13 @@ class HostSearch:
     Args:
         config: all numbers.
         dtype: of the features that heads see and memories hold.
+        rough: find the best candidates by way of bf16 (:mod:`.ranking`): the same ones.
     """
 
-    def __init__(self, config: TrackerConfig, dtype: torch.dtype) -> None:
+    def __init__(self, config: TrackerConfig, dtype: torch.dtype, rough: bool) -> None:
         self._config = config
         self._dtype = dtype
+        self._rough = rough
 
     def __call__(
         self, targets: Sequence[Target], heads: Sequence[Heads]
@@ -74,8 +77,9 @@ class HostSearch:
         )
 
     def _scores(self, target: Target, head: Heads, candidates: Tensor) -> Tensor:
-        """[1, K] of a target's candidates [K, 4]."""
-        return head.scores(target.view.features.of_boxes(candidates[None]).to(self._dtype))
+        """[1, K] of a target's candidates [K, 4]; where ``rough``, of the best ones exactly."""
+        features = target.view.features.of_boxes(candidates[None]).to(self._dtype)
+        return scores_exact_where_highest(head, features, self._config.top_k) if self._rough else head.scores(features)
 
     def _refined(self, targets: Sequence[Target], found: Tensor, best_xywh: Tensor, success: Sequence[bool]) -> Tensor:
         """[S, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""

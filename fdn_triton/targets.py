@@ -18,7 +18,7 @@ from torch import Tensor
 from .backbone import ROI_FEATURES
 from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
-from .device import feature_dtype, upload
+from .device import cpu_multiplies_bf16, feature_dtype, upload
 from .device_search import DeviceSearch, Found
 from .fine_tuning import FineTuner
 from .heads import HIDDEN, Heads
@@ -54,7 +54,9 @@ class Targets:
         self._heads = Heads([], [])
         self._tuner: FineTuner | None = None
         self._dtype = feature_dtype(config.feature_precision, device)
-        self._host_search = HostSearch(config, self._dtype)
+        # Elsewhere products in bf16 take longer than the exact ones that they save.
+        self._rough = device.type == "cpu" and self._dtype == torch.float32 and cpu_multiplies_bf16()
+        self._host_search = HostSearch(config, self._dtype, self._rough)
         self._pool = torch.empty((0, ROI_FEATURES), dtype=self._dtype, device=device)
         # Made here, not while a frame waits.
         Draws.tables(config, self._pool.device)
@@ -152,7 +154,14 @@ class Targets:
             self._tuner.heads = heads  # its graphs know only its own copies of heads, and the pool
         else:
             captured = self._pool if self._together else None
-            self._tuner = FineTuner(heads, self.config, together=self._together, captured=captured, dtype=self._dtype)
+            self._tuner = FineTuner(
+                heads,
+                self.config,
+                together=self._together,
+                captured=captured,
+                dtype=self._dtype,
+                rough=self._rough,
+            )
 
     def _learn_first(self, t: int, first: ShiftedFeatures) -> Update:
         """Box regressor, fine-tuning and memory of the first frame (paper 3.4; MDNet)."""
