@@ -13,7 +13,7 @@ from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .device import upload
 from .heads import BACKGROUND, TARGET, Heads, linear
-from .ranking import are_highest, likely_highest, rough_scores
+from .ranking import are_highest, likely_highest, rough_scores, saves
 
 _ROWS_AT_ONCE = 64  # rounded to bf16: 1 MB
 
@@ -52,7 +52,7 @@ class FineTuner:
         captured: features on a CUDA device: iterations on rows of this matrix are captured as a graph, one for each S.
         dtype: of the features, unless ``together``; where it is a smaller one than the heads', what is multiplied with
             them is rounded to it. None for the heads'.
-        rough: unless ``together``, find the hardest negatives by way of bf16 (:mod:`.ranking`): the same ones.
+        rough: unless ``together``, find the hardest negatives by way of bf16 (:mod:`.ranking`).
 
     Attributes:
         heads: others of the same shape may take their place, no more than ``capacity``; not between begin and finish.
@@ -85,7 +85,8 @@ class FineTuner:
         else:
             self._mined = like.new_empty(config.mining_negatives, width, dtype=dtype)
             self._batch = like.new_empty(n, width, dtype=dtype)
-        self._roughly = like.new_empty(config.mining_negatives, width, dtype=torch.bfloat16) if rough else None
+        rough = rough and saves(config.mining_negatives, config.batch_negatives)
+        self._mined_bf16 = like.new_empty(config.mining_negatives, width, dtype=torch.bfloat16) if rough else None
         self._velocities = [torch.zeros_like(weight[:most]) for weight in heads.weights]
         self._bias_velocities = [torch.zeros_like(bias[:most]) for bias in heads.biases]
         # What weights and biases of each layer learn at, per head: on the device, because heads stop one by one.
@@ -198,8 +199,8 @@ class FineTuner:
     def _hardest(self, features: Tensor, negatives: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Some negatives [m, 4608], the first layer's outputs for them [1, m, 512], and the hardest of their rows."""
         count = self.config.batch_negatives
-        if self._roughly is not None:
-            rough = rough_scores(self._trained, self._in_bf16(features, negatives, out=self._roughly))
+        if self._mined_bf16 is not None:
+            rough = rough_scores(self._trained, self._in_bf16(features, negatives, out=self._mined_bf16))
             likely = likely_highest(rough, count)
             mined, first, scores = self._scored(features, negatives[likely], weight)
             if are_highest(rough, likely, scores, count):
@@ -217,9 +218,10 @@ class FineTuner:
     def _in_bf16(self, features: Tensor, rows: Tensor, out: Tensor) -> Tensor:
         """Rows of the features, by way of a few at a time that stay in the cache."""
         few = self._mined[:_ROWS_AT_ONCE]
-        for some, place in zip(rows.split(len(few)), out.split(len(few)), strict=False):
+        out = out[: len(rows)]
+        for some, place in zip(rows.split(len(few)), out.split(len(few)), strict=True):
             place.copy_(torch.index_select(features, 0, some, out=few[: len(some)]))
-        return out[: len(rows)]
+        return out
 
     def _step(self, inputs: list[Tensor], gradients: list[Tensor]) -> None:
         """SGD with momentum on every layer, from its input and the gradient at its output."""

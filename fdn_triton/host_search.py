@@ -27,7 +27,7 @@ class HostSearch:
     Args:
         config: all numbers.
         dtype: of the features that heads see and memories hold.
-        rough: find the best candidates by way of bf16 (:mod:`.ranking`): the same ones.
+        rough: find the best candidates by way of bf16 (:mod:`.ranking`).
     """
 
     def __init__(self, config: TrackerConfig, dtype: torch.dtype, rough: bool) -> None:

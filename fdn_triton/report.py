@@ -140,16 +140,20 @@ def _cpu_name() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-def _versions() -> dict[str, str | None]:
+def _version(package: str) -> str | None:
     try:
-        triton: str | None = version("triton")
+        return version(package)
     except PackageNotFoundError:
-        triton = None
+        return None
+
+
+def _versions() -> dict[str, str | None]:
     return {
         "fdn_triton": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": triton,
+        "triton": _version("triton"),
+        "numba": _version("numba"),
         "numpy": np.__version__,
         "opencv": cv2.__version__,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,11 +25,25 @@ def runs_on_triton(tensor: Tensor) -> bool:
 
 
 def runs_on_numba(tensor: Tensor) -> bool:
-    """Whether there is a Numba kernel for tensors like this one; while torch traces or compiles there is none."""
-    if tensor.device.type != "cpu" or tensor.dtype not in (torch.float32, torch.bfloat16):
+    """Whether there is a Numba kernel for tensors like this one; not while torch traces, compiles or transforms."""
+    if tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
         return False
-    if type(tensor) is not Tensor or torch.compiler.is_compiling():
-        return False
+    return type(tensor) is Tensor and not _is_watched() and _has_numba()
+
+
+def _is_watched() -> bool:
+    """Whether somebody looks at torch's operations, of which a Numba kernel is none."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+@lru_cache
+def _has_numba() -> bool:
     try:
         import numba  # noqa: F401
     except ImportError:

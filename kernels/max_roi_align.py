@@ -11,7 +11,8 @@ Source: paper section 3.2 ("max RoIAlign"); it generalises ``torchvision.ops.roi
 extent (``aligned``, at least one cell wide without it) and for the border (a sample further than one cell outside the
 map gives 0, else it is clamped to the map) are kept, from the mean of a bin's samples to their maximum.
 
-The samples and their maxima are :mod:`.roi_sampling`'s; on a GPU, :mod:`.gpu.max_roi_align` does both in one pass.
+The samples and their maxima are :mod:`.roi_sampling`'s; on a GPU :mod:`.gpu.max_roi_align`,
+on a CPU :mod:`.cpu.max_roi_align` does both in one pass.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def max_roi_align(
 
     Args:
         input: [N, C, H, W] feature map, fp32, fp16, bf16 or fp64; contiguous and channels-last maps are read without
-            a copy (on a CPU: channels-last).
+            a copy (on a CPU: fp32 and channels-last).
         boxes: [K, 5] (batch_index, x1, y1, x2, y2) in input pixels, a floating type; kept in at least fp32, because
             fp16 loses pixels above 1024. A box with NaN or infinite coordinates gives zeros.
         output_size: bins (PH, PW), or one number for both.

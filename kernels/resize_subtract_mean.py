@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .dispatch import runs_on_numba, runs_on_triton
 
-_LARGEST_SIDE = 1 << 14  # of the kernel: the products in a weight stay below 2^31
+_LARGEST_SIDE_ON_GPU = 1 << 14  # the products in a weight stay below 2^31
 
 
 def resize_subtract_mean(
@@ -42,12 +42,13 @@ def resize_subtract_mean(
         size: (h, w) of the resized image, pixels.
         mean: [3] fp32 per channel, of the 0..255 range, on the image's device.
         dtype: of the result, a floating type; sums are in at least fp32.
-        part: rows and columns of the resized image that are wanted, each from start to stop; None is all of it.
+        part: rows and columns of the resized image that are wanted, each from start to stop; None is all of it. On a
+            CPU with Numba the rest is not computed.
         out: written to instead of fresh memory, if given; of the result's shape, type and device.
 
     Returns:
-        [1, 3, h, w], or of the part; channels-last in memory, unless ``out`` is not. An image with a side above 16384
-        is resized on the CPU.
+        [1, 3, h, w], or the part; channels-last in memory, unless ``out`` is not. An image with a side above 16384 is
+        resized on the CPU.
 
     Raises:
         ValueError: wrong shapes or types, or two devices.
@@ -55,28 +56,36 @@ def resize_subtract_mean(
     _check(image, size, mean, dtype)
     rows, columns = part or (slice(0, size[0]), slice(0, size[1]))
     for side, length in zip((rows, columns), size, strict=True):
-        if side.step not in (None, 1) or not 0 <= side.start < side.stop <= length:
+        whole = isinstance(side.start, int) and isinstance(side.stop, int) and side.step in (None, 1)
+        if not whole or not 0 <= side.start < side.stop <= length:
             raise ValueError(f"part must be rows and columns within {size[0]}x{size[1]}, got {rows} and {columns}")
     shape = (1, 3, rows.stop - rows.start, columns.stop - columns.start)
-    if out is None:
-        out = torch.empty(shape, dtype=dtype, device=image.device, memory_format=torch.channels_last)
-    elif (out.shape, out.dtype, out.device) != (shape, dtype, image.device):
-        raise ValueError(f"out must be {shape} of {dtype} on {image.device}, got {tuple(out.shape)} of {out.dtype}")
-    largest = max(*image.shape, *size)
-    if largest <= _LARGEST_SIDE and runs_on_triton(mean):
-        from .gpu.resize_subtract_mean import resize_subtract_mean as on_gpu
-
-        return out.copy_(on_gpu(image, size, mean, dtype)[:, :, rows, columns])
-    if largest > _LARGEST_SIDE and image.device.type != "cpu":
-        # PyTorch shrinks so far in no GPU's shared memory.
-        return out.copy_(resize_subtract_mean(image.cpu(), size, mean.cpu(), dtype, (rows, columns)))
-    if runs_on_numba(out):
+    if out is not None and (out.shape, out.dtype, out.device) != (shape, dtype, image.device):
+        got = f"{tuple(out.shape)} of {out.dtype} on {out.device}"
+        raise ValueError(f"out must be {shape} of {dtype} on {image.device}, got {got}")
+    if not runs_on_triton(mean) and runs_on_numba(mean):
         from .cpu.resize_subtract_mean import resize_subtract_mean as on_cpu
 
+        if out is None:
+            out = torch.empty(shape, dtype=dtype, device="cpu", memory_format=torch.channels_last)
         return on_cpu(image, size, mean, (rows, columns), out)
+    resized = _whole(image, size, mean, dtype)[:, :, rows, columns]
+    return resized if out is None else out.copy_(resized)
+
+
+def _whole(image: Tensor, size: tuple[int, int], mean: Tensor, dtype: torch.dtype) -> Tensor:
+    """All of the resized image, by Triton or PyTorch."""
+    largest = max(*image.shape, *size)
+    if largest <= _LARGEST_SIDE_ON_GPU and runs_on_triton(mean):
+        from .gpu.resize_subtract_mean import resize_subtract_mean as on_gpu
+
+        return on_gpu(image, size, mean, dtype)
+    if largest > _LARGEST_SIDE_ON_GPU and image.device.type != "cpu":
+        # PyTorch shrinks so far in no GPU's shared memory.
+        return resize_subtract_mean(image.cpu(), size, mean.cpu(), dtype).to(image.device)
     planes = image.permute(2, 0, 1)[None].float()
     resized = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return out.copy_((resized - mean[:, None, None])[:, :, rows, columns])
+    return (resized - mean[:, None, None]).to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def resize_subtract_mean_ref(

@@ -6,8 +6,9 @@ cells of the axis, its taps; the sample's value is the sum over the 2 x 2 taps o
 bin the maximum over its samples. The gradient of a bin goes to the four taps of the sample that won; the first one in
 row-major order wins a tie.
 
-In plain PyTorch the samples are gathered with weighted embedding bags, rows of the channels-last map, several times
-faster than ``grid_sample``, in chunks of RoIs, so that memory stays bounded.
+On a CPU, without a gradient, Numba does both in one pass. In plain PyTorch the samples are gathered with weighted
+embedding bags, rows of the channels-last map, several times faster than ``grid_sample``, in chunks of RoIs, so that
+memory stays bounded.
 """
 
 from __future__ import annotations

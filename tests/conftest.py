@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -13,6 +14,8 @@ pytest.register_assert_rewrite("evaluate_command", "frame_files", "moving_patch"
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is first imported: its kernels then run on CPU tensors
+
+from fdn_triton.kernels import dispatch  # noqa: E402  after that
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -30,6 +33,19 @@ def threads() -> Iterator[Callable[[int], None]]:
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def no_numba(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], None]]:
+    """From its call on, for one test, Numba cannot be imported."""
+
+    def gone() -> None:
+        monkeypatch.setitem(sys.modules, "numba", None)
+        dispatch._has_numba.cache_clear()
+
+    yield gone
+    monkeypatch.undo()
+    dispatch._has_numba.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -189,10 +188,10 @@ def test_any_number_of_parts_covers_the_result() -> None:
         assert torch.equal(out, expected)
 
 
-def test_without_numba_pytorchs_layers_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numba_pytorchs_layers_give_the_same(no_numba: Callable[[], None]) -> None:
     x = _input((2, 7, 17, 9))
     expected = lrn_max_pool(x)
-    monkeypatch.setitem(sys.modules, "numba", None)
+    no_numba()
     out = lrn_max_pool(x)
     assert out.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(out, expected, rtol=1e-5, atol=0)

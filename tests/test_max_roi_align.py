@@ -252,10 +252,10 @@ def test_threads_do_not_matter(threads: Callable[[int], None]) -> None:
     assert torch.equal(*results)
 
 
-def test_without_numba_pytorch_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numba_pytorch_gives_the_same(no_numba: Callable[[], None]) -> None:
     input, boxes = random_map(), boxes_of_all_kinds(40)
     expected = max_roi_align(input, boxes, 3, SCALE)
-    monkeypatch.setitem(sys.modules, "numba", None)
+    no_numba()
     torch.testing.assert_close(max_roi_align(input, boxes, 3, SCALE), expected, rtol=1e-5, atol=1e-6)
 
 

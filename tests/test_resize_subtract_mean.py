@@ -88,10 +88,10 @@ def test_any_strides_are_read() -> None:
 
 
 @pytest.mark.usefixtures("to_triton")
-def test_sides_beyond_the_kernels_integers_go_through_pytorch() -> None:
+def test_sides_beyond_the_kernels_integers_go_another_way() -> None:
     image = random_image(1, 16385)
     out = on_triton(image, (1, 20)).double()
-    torch.testing.assert_close(out, resize_subtract_mean_ref(image, (1, 20), MEAN), rtol=0, atol=1.5)
+    torch.testing.assert_close(out, resize_subtract_mean_ref(image, (1, 20), MEAN), rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,10 @@ def test_on_a_cpu_images_of_any_strides_and_any_number_of_threads(threads: Calla
     assert all(torch.equal(result, results[0]) for result in results[1:])
 
 
-def test_without_numba_pytorchs_interpolation_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numba_pytorchs_interpolation_gives_the_same(no_numba: Callable[[], None]) -> None:
     image, part = random_image(40, 30), (slice(8, 40), slice(16, 45))
     expected = resize_subtract_mean(image, (60, 45), MEAN, part=part)
-    monkeypatch.setitem(sys.modules, "numba", None)
+    no_numba()
     # PyTorch keeps positions in fp32.
     torch.testing.assert_close(resize_subtract_mean(image, (60, 45), MEAN, part=part), expected, rtol=0, atol=1e-3)
 
@@ -186,7 +186,8 @@ def test_what_is_refused(function: type[Tensor]) -> None:
 
 def test_parts_and_places_that_are_refused() -> None:
     image = random_image(5, 6)
-    for part in ((slice(0, 3), slice(0, 2)), (slice(0, 0), slice(0, 2)), (slice(-1, 1), slice(0, 2))):
+    whole = slice(0, 2)
+    for part in ((slice(0, 3), whole), (slice(0, 0), whole), (slice(-1, 1), whole), (slice(None), whole)):
         with pytest.raises(ValueError, match="part must be rows and columns within 2x2"):
             resize_subtract_mean(image, (2, 2), MEAN, part=part)
     with pytest.raises(ValueError, match=r"out must be \(1, 3, 2, 2\) of torch.float32 on cpu"):

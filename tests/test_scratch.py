@@ -9,8 +9,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from fdn_triton import scratch as module
-from fdn_triton.kernels import lrn_max_pool
 from fdn_triton.scratch import scratch
+from fdn_triton.winograd import WinogradConvolution
 
 LIKE = torch.empty(0)
 
@@ -55,14 +55,15 @@ def test_another_device_gets_memory_of_its_own() -> None:
 
 
 def test_inference_mode_and_fake_tensors_leave_nothing_behind(fresh_thread) -> None:
-    x = torch.randn(1, 8, 6, 6)
+    convolution = WinogradConvolution(torch.nn.Conv2d(64, 64, 3).requires_grad_(False))
+    x = torch.randn(1, 64, 30, 30)
 
     def call() -> None:
         with torch.inference_mode():
-            inside = lrn_max_pool(x)
+            inside = convolution(x)
         with FakeTensorMode() as mode:
-            lrn_max_pool(mode.from_tensor(torch.randn(1, 8, 60, 60)))
-        torch.testing.assert_close(lrn_max_pool(x), inside, rtol=0, atol=0)
-        torch.testing.assert_close(lrn_max_pool(torch.cat((x, x)))[:1], inside, rtol=0, atol=0)
+            assert scratch("winograd tiles", (8,), mode.from_tensor(x)).shape == (8,)
+        assert torch.equal(convolution(x), inside)
+        torch.testing.assert_close(convolution(torch.cat((x, x), dim=2))[:, :, :28], inside, rtol=0, atol=1e-5)
 
     fresh_thread(call)

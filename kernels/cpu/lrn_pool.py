@@ -28,15 +28,17 @@ def lrn_max_pool(
     left: int,
     above: int,
 ) -> Tensor:
-    """[N, C, ``out_hw``], channels-last in memory, of x [N, C, H, W], fp32 or bf16."""
+    """[N, C, ``out_hw``], channels-last in memory, of x [N, C, H, W], fp32, bf16 or fp16."""
+    if x.dtype == torch.float16:
+        return lrn_max_pool(x.float(), out_hw, size, alpha, beta, k, pool, stride, left, above).half()
     images = x.permute(0, 2, 3, 1).contiguous()
     n_images, height, width, channels = images.shape
-    out = torch.empty((n_images, *out_hw, channels), dtype=x.dtype)
+    out = torch.empty((n_images, *out_hw, channels), dtype=x.dtype, device="cpu")
     constants = np.float32(alpha), np.float32(beta), np.float32(k)
     for image, of_image in zip(images, out, strict=True) if out.numel() else ():
         run_in_parts(
             _part,
-            _parts,
+            _all_parts,
             bits_of(image)[0],
             (height, width, channels),
             *bits_of(of_image),
@@ -74,7 +76,7 @@ def _part(part, parts, x, shape, out, out_pitch, out_hw, size, constants, poolin
 
 
 @compiled(parallel=True)
-def _parts(parts, x, shape, out, out_pitch, out_hw, size, constants, pooling):
+def _all_parts(parts, x, shape, out, out_pitch, out_hw, size, constants, pooling):
     for part in numba.prange(parts):
         _part(part, parts, x, shape, out, out_pitch, out_hw, size, constants, pooling)
 
@@ -91,7 +93,7 @@ def _normalise(row, channels, size, constants, squares, denominators):
             value = np.float32(0) if values[c] < 0 else values[c]
             values[c] = value
             of_values[c] = value * value
-        if size == 5:
+        if size == 5:  # VGG-M's: one pass instead of five
             for c in range(channels):
                 pairs = (squares[c] + squares[c + 1]) + (squares[c + 3] + squares[c + 4])
                 denominators[c] = k + alpha * (pairs + squares[c + 2])

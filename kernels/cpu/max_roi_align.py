@@ -27,7 +27,7 @@ def sample_maxima(
             (cells.numpy(), w.float().numpy()) for cells, w in (rows, columns)
         )
         taps = cells_y, weights_y, cells_x, weights_x
-        run_in_parts(_part, _parts, images.detach().numpy(), image_of_roi.numpy(), *taps, out.numpy())
+        run_in_parts(_part, _all_parts, images.detach().numpy(), image_of_roi.numpy(), *taps, out.numpy())
     return out.permute(0, 3, 1, 2)
 
 
@@ -56,7 +56,7 @@ def _part(part, parts, images, image_of_roi, cells_y, weights_y, cells_x, weight
 
 
 @compiled(parallel=True)
-def _parts(parts, images, image_of_roi, cells_y, weights_y, cells_x, weights_x, out):
+def _all_parts(parts, images, image_of_roi, cells_y, weights_y, cells_x, weights_x, out):
     for part in numba.prange(parts):
         _part(part, parts, images, image_of_roi, cells_y, weights_y, cells_x, weights_x, out)
 

@@ -19,10 +19,10 @@ from .threads import run_in_parts
 def resize_subtract_mean(
     image: Tensor, size: tuple[int, int], mean: Tensor, part: tuple[slice, slice], out: Tensor
 ) -> Tensor:
-    """Fill ``out`` [1, 3, h, w], fp32 or bf16, with a part of the resized image; arguments as of the operation."""
+    """Fill ``out`` [1, 3, h, w] with a part of the resized image; arguments as of the operation."""
     pixels = out.permute(0, 2, 3, 1)[0]
-    if not has_rows_without_gaps(pixels):
-        dense = torch.empty(pixels.shape, dtype=out.dtype, device="cpu")
+    if out.dtype not in (torch.float32, torch.bfloat16) or not has_rows_without_gaps(pixels):
+        dense = torch.empty(pixels.shape, dtype=torch.float32, device="cpu")
         return out.copy_(resize_subtract_mean(image, size, mean, part, dense.permute(2, 0, 1)[None]))
     rows, columns = (_filters(*axis).of(at) for *axis, at in zip(image.shape[:2], size, part, strict=True))
     first, last = columns.inputs()
@@ -31,12 +31,12 @@ def resize_subtract_mean(
         source = source.contiguous()
     run_in_parts(
         _part,
-        _parts,
+        _all_parts,
         *bits_of(source),
         last - first,
         (rows.first, rows.weights),
         (columns.first - first, columns.weights),
-        mean.numpy(),
+        mean.detach().numpy(),
         *bits_of(pixels),
     )
     return out
@@ -85,7 +85,7 @@ def _part(part, parts, image, pitch, width, rows, columns, mean, out, out_pitch)
         for i in range(row_weights.shape[1]):
             if row_weights[y, i] != 0:
                 first = (first_rows[y] + i) * pitch
-                _add(tall, row_weights[y, i], image[first : first + 3 * width])
+                _add_weighted(tall, row_weights[y, i], image[first : first + 3 * width])
         for x in range(len(first_columns)):
             first = first_columns[x] * 3
             red, green, blue = -mean[0], -mean[1], -mean[2]
@@ -99,13 +99,13 @@ def _part(part, parts, image, pitch, width, rows, columns, mean, out, out_pitch)
 
 
 @compiled(parallel=True)
-def _parts(parts, image, pitch, width, rows, columns, mean, out, out_pitch):
+def _all_parts(parts, image, pitch, width, rows, columns, mean, out, out_pitch):
     for part in numba.prange(parts):
         _part(part, parts, image, pitch, width, rows, columns, mean, out, out_pitch)
 
 
 @compiled(fastmath={"contract", "nsz"})
-def _add(sums, weight, numbers):
+def _add_weighted(sums, weight, numbers):
     """Add numbers, times the weight."""
     for i in range(len(sums)):
         sums[i] += weight * np.float32(numbers[i])
