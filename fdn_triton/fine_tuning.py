@@ -13,7 +13,7 @@ from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .device import upload
 from .heads import BACKGROUND, TARGET, Heads, linear
-from .ranking import are_highest, likely_highest, rough_scores, saves
+from .ranking import are_highest, likely_highest, saves
 
 _ROWS_AT_ONCE = 64  # rounded to bf16: 1 MB
 
@@ -200,7 +200,7 @@ class FineTuner:
         """Some negatives [m, 4608], the first layer's outputs for them [1, m, 512], and the hardest of their rows."""
         count = self.config.batch_negatives
         if self._mined_bf16 is not None:
-            rough = rough_scores(self._trained, self._in_bf16(features, negatives, out=self._mined_bf16))
+            rough = self._trained.scores(self._in_bf16(features, negatives, out=self._mined_bf16)[None])[0]
             likely = likely_highest(rough, count)
             mined, first, scores = self._scored(features, negatives[likely], weight)
             if are_highest(rough, likely, scores, count):

@@ -10,18 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .heads import Heads, linear
+from .heads import Heads
 
 _MORE = 64  # rows that are scored exactly beside the highest
 # What rounding may do to a row that is not scored exactly, in largest errors of those that are. On real footage it did
 # up to 3; the gap that it must not bridge was 22 at least.
 _LARGER_ERRORS = 8.0
-
-
-def rough_scores(head: Heads, features: Tensor) -> Tensor:
-    """[n] of bf16 features [n, 4608]: what one head says, up to the rounding of its first layer."""
-    first = linear(features[None], head.weights[0], head.biases[0])
-    return Heads(head.weights[1:], head.biases[1:]).scores(first.relu_())[0]
 
 
 def saves(rows: int, count: int) -> bool:
@@ -46,7 +40,7 @@ def scores_exact_where_highest(head: Heads, features: Tensor, count: int) -> Ten
     """[1, n] scores of one head for fp32 features [1, n, 4608]: the ``count`` highest exactly, others roughly."""
     if not saves(features.shape[1], count):
         return head.scores(features)
-    rough = rough_scores(head, features[0].to(torch.bfloat16))
+    rough = head.scores(features.to(torch.bfloat16))[0]
     likely = likely_highest(rough, count)
     exact = head.scores(features[:, likely])[0]
     if not are_highest(rough, likely, exact, count):

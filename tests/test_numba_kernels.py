@@ -26,6 +26,7 @@ OPERATIONS: list[Callable[[Tensor], Tensor]] = [
     lambda x: max_roi_align(x, BOXES, 2),
     lambda x: resize_subtract_mean(IMAGE, (7, 8), x[0, :3, 0, 0].contiguous()),
 ]
+EACH = pytest.mark.parametrize("operation", OPERATIONS, ids=["lrn", "roi", "resize"])
 
 
 def a_map() -> Tensor:
@@ -33,7 +34,7 @@ def a_map() -> Tensor:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("operation", OPERATIONS, ids=["lrn", "roi", "resize"])
+@EACH
 def test_traced_operations_compute_what_they_see(operation: Callable[[Tensor], Tensor]) -> None:
     """A trace that missed a kernel would hold the memory that it filled."""
     x, other = a_map(), a_map() * 0.5 + 1
@@ -50,7 +51,7 @@ def test_forward_mode_does_not_lose_its_tangents() -> None:
         max_roi_align(forward_ad.make_dual(a_map(), torch.ones(1, 8, 10, 12)), BOXES, 2)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=["lrn", "roi", "resize"])
+@EACH
 def test_another_default_device_changes_nothing(operation: Callable[[Tensor], Tensor]) -> None:
     x = a_map()
     expected = operation(x)
@@ -58,7 +59,7 @@ def test_another_default_device_changes_nothing(operation: Callable[[Tensor], Te
         assert torch.equal(operation(x), expected)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=["lrn", "roi", "resize"])
+@EACH
 def test_several_threads_at_once(operation: Callable[[Tensor], Tensor], threads: Callable[[int], None]) -> None:
     threads(2)
     x = a_map()
