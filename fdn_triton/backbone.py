@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .boxes import xywh_to_xyxy
 from .config import ROI_BINS, STRIDE, NetworkConfig
 from .kernels import lrn_max_pool, max_roi_align
+from .kernels.onednn import PackedConvolution, multiplies_faster
 from .roi_pool import roi_pool
 from .winograd import WinogradConvolution
 
@@ -87,12 +88,7 @@ class Backbone(nn.Module):
         """The convolutions, biases included, of one image [1, C, H, W] that has its padding, in the fastest way that
         gives their results up to rounding. Made at the first use, and anew after weights were moved, cast or loaded;
         what is written into them otherwise need not reach it."""
-        return [
-            WinogradConvolution(layer)
-            if WinogradConvolution.fits(layer)
-            else partial(F.conv2d, weight=layer.weight, bias=layer.bias, stride=layer.stride)
-            for layer in self.convolutions()
-        ]
+        return [_without_padding(layer) for layer in self.convolutions()]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Backbone:
         self.__dict__.pop("unpadded_convolutions", None)
@@ -140,6 +136,15 @@ class Backbone(nn.Module):
             )
         bins = bins.to(torch.promote_types(bins.dtype, torch.float32))  # the heads learn in fp32
         return bins.permute(0, 2, 3, 1).reshape(*boxes_xywh.shape[:-1], ROI_FEATURES)
+
+
+def _without_padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor]:
+    # Winograd's products are MKL's: where oneDNN multiplies twice as fast, the plain way takes less time.
+    if WinogradConvolution.fits(convolution) and not multiplies_faster():
+        return WinogradConvolution(convolution)
+    if PackedConvolution.fits(convolution):
+        return PackedConvolution(convolution)
+    return partial(F.conv2d, weight=convolution.weight, bias=convolution.bias, stride=convolution.stride)
 
 
 def normalise_and_pool(x: Tensor, padding: int | tuple[int, int, int, int] = POOL_PADDING) -> Tensor:

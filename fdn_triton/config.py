@@ -54,9 +54,10 @@ class TrackerConfig:
     """Pixels; the frame is scaled so that its short side has this length ..."""
     max_side: int = 1000
     """Pixels; ... unless the long side would pass this one."""
-    target_size: float | None = None
+    target_size: float | None = 96.0
     """Pixels; the frame is made smaller still where the first target's mean side would pass this (of several, the
-    smallest's); None leaves it."""
+    smallest's). A feature sees 75 pixels: of much larger targets only parts, at a higher cost. None leaves it (the
+    paper)."""
     least_target_size: float | None = 64.0
     """Pixels; it is made larger where that side would stay below this (and below ``target_size``), but no more than
     twice as large: the 3x3 bins of a target of less than three feature cells, 48 pixels, repeat cells, and candidates
@@ -307,6 +308,7 @@ PRESETS: dict[str, TrackerConfig] = {
         bbox_regression_smaller=False,
         first_loss_threshold=0.01,
         first_shifts=1,
+        target_size=None,
         least_target_size=None,
         round_boxes=True,
     ),
@@ -318,6 +320,6 @@ PRESETS: dict[str, TrackerConfig] = {
     ),
 }
 """``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too),
-with three exceptions: ``first_shifts``, ``bbox_regression_smaller`` and ``least_target_size``. ``release`` comes as
-close to the authors' MATLAB release as configuration goes. ``fast`` is for real time on two CPU cores, chosen on videos
-that nothing is reported on (the README's table; ``perf/held_out.py``)."""
+with four exceptions: ``first_shifts``, ``bbox_regression_smaller``, ``target_size`` and ``least_target_size``.
+``release`` comes as close to the authors' MATLAB release as configuration goes. ``fast`` is for real time on two CPU
+cores, chosen on videos that nothing is reported on (the README's table; ``perf/held_out.py``)."""

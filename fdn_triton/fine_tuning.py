@@ -12,7 +12,8 @@ from torch.optim.sgd import sgd
 from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .device import upload
-from .heads import BACKGROUND, TARGET, Heads, linear
+from .heads import BACKGROUND, TARGET, Heads, linear_of_heads
+from .kernels.onednn import linear
 from .ranking import are_highest, likely_highest, saves
 
 _ROWS_AT_ONCE = 64  # rounded to bf16: 1 MB
@@ -165,7 +166,7 @@ class FineTuner:
         for weight, bias, kept in zip(weights[1:], biases[1:], keep.unbind(1), strict=True):
             gates.append((x > 0) * kept)
             inputs.append(x * gates[-1])
-            x = linear(inputs[-1], weight, bias)
+            x = linear_of_heads(inputs[-1], weight, bias)
         log_probabilities = x.log_softmax(dim=2)
         losses = (log_probabilities * self._loss_weights).sum(dim=(1, 2))
 
@@ -182,7 +183,7 @@ class FineTuner:
         scores = self._trained.scores(features[negatives], allow_tf32=True)
         hardest = scores.topk(self.config.batch_negatives).indices
         batch = features[torch.cat((positives, negatives.gather(1, hardest)), dim=1)]
-        return batch, linear(batch, self._trained.weights[0], self._trained.biases[0])
+        return batch, linear_of_heads(batch, self._trained.weights[0], self._trained.biases[0])
 
     def _mine_in_buffers(self, samples: SampleRows) -> tuple[Tensor, Tensor]:
         """As :meth:`_mine_together`, of one head."""
@@ -193,7 +194,7 @@ class FineTuner:
         weight = weights[0].to(features.dtype)
         mined, first, hardest = self._hardest(features, negatives, weight)
         torch.index_select(mined, 0, hardest, out=self._batch[n_positives:])
-        positive_first = linear(self._batch[None, :n_positives], weight, biases[0])
+        positive_first = linear_of_heads(self._batch[None, :n_positives], weight, biases[0])
         return self._batch[None], torch.cat((positive_first, first[:, hardest]), dim=1)
 
     def _hardest(self, features: Tensor, negatives: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,7 +213,7 @@ class FineTuner:
         """The rows' features [m, 4608], the first layer's outputs for them [1, m, 512], and their scores [m]."""
         weights, biases = self._trained.weights, self._trained.biases
         mined = torch.index_select(features, 0, rows, out=self._mined[: len(rows)])
-        first = linear(mined[None], weight, biases[0])
+        first = linear_of_heads(mined[None], weight, biases[0])
         return mined, first, Heads(weights[1:], biases[1:]).scores(first.relu())[0]
 
     def _in_bf16(self, features: Tensor, rows: Tensor, out: Tensor) -> Tensor:
@@ -236,7 +237,7 @@ class FineTuner:
                 bias_velocity.mul_(config.momentum).add_(of_bias)
                 bias.addcmul_(bias_velocity, bias_rates[i], value=-1)
                 continue
-            of_weight = (gradient.to(inputs[i].dtype) @ inputs[i]).to(weight.dtype)
+            of_weight = linear(gradient[0].to(inputs[i].dtype), inputs[i][0].T)[None].to(weight.dtype)
             self._step_at_once(weight, of_weight, velocity, float(weight_rates[i]), config.weight_decay)
             self._step_at_once(bias, of_bias, bias_velocity, float(bias_rates[i]), 0.0)
 

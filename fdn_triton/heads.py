@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .backbone import ROI_FEATURES
 from .config import NetworkConfig
 from .device import upload
 from .kernels import score_heads
+from .kernels.onednn import linear
 
 HIDDEN = 512
 BACKGROUND, TARGET = 0, 1  # columns of the last layer
@@ -96,11 +96,11 @@ class Heads:
         """
         if features.dtype == self.weights[0].dtype:
             return score_heads(features, self.weights, self.biases, allow_tf32=allow_tf32)
-        first = linear(features, self.weights[0], self.biases[0])
+        first = linear_of_heads(features, self.weights[0], self.biases[0])
         return score_heads(first.relu_(), self.weights[1:], self.biases[1:])
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def linear_of_heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """[S, n, in] -> [S, n, out], of the bias's type.
 
     Args:
@@ -108,10 +108,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         weight: [S, out, in].
         bias: [S, out].
     """
-    if x.dtype == bias.dtype:
+    if x.dtype == bias.dtype and x.device.type != "cpu":
         return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-    # Not baddbmm: only plain products of half types are fast on a CPU.
-    products = [F.linear(of_head, matrix.to(x.dtype)) for of_head, matrix in zip(x, weight, strict=True)]
+    # One by one: a CPU is fast at plain products only.
+    if x.dtype == bias.dtype:
+        return torch.stack([linear(*of_head) for of_head in zip(x, weight, bias, strict=True)])
+    products = [linear(of_head, matrix.to(x.dtype)) for of_head, matrix in zip(x, weight, strict=True)]
     return torch.stack(products).to(bias.dtype).add_(bias[:, None])
 
 

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .dispatch import runs_on_triton
+from .onednn import linear
 
 
 def score_heads(
@@ -55,7 +55,7 @@ def score_heads(
         hidden = features if features.dim() == 3 else features.expand(len(weights[0]), -1, -1)
         for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
             if len(weight) == 1:  # one plain matrix product is faster than a batch of one
-                hidden = F.linear(hidden[0], weight[0], bias[0])[None]
+                hidden = linear(hidden[0], weight[0], bias[0])[None]
             else:
                 hidden = torch.baddbmm(bias[:, None], hidden, weight.transpose(1, 2))
             if i + 1 < len(weights):

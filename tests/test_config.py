@@ -24,7 +24,7 @@ NETWORK = {
 FRAME_SIZE = {
     "short_side": 600,
     "max_side": 1000,
-    "target_size": None,
+    "target_size": 96.0,  # the paper: None
     "least_target_size": 64.0,  # the paper: None
     "conv_precision": "auto",
     "feature_precision": "fp32",
@@ -110,6 +110,7 @@ def test_the_preset_release_differs_in_what_the_release_does_differently() -> No
         "bbox_regression_smaller": False,
         "first_loss_threshold": 0.01,
         "first_shifts": 1,
+        "target_size": None,
         "least_target_size": None,
         "round_boxes": True,
     }
