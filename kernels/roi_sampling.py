@@ -93,7 +93,8 @@ def sample_maxima(
         from .cpu.max_roi_align import sample_maxima as on_cpu
 
         images = input.permute(0, 2, 3, 1).float().contiguous()
-        return on_cpu(images, *_taps_of_axes(boxes, input.shape, output_hw, sampling)).to(input.dtype)
+        taps = _taps_of_axes(boxes, input.shape, output_hw, sampling, by_numba=True)
+        return on_cpu(images, *taps).to(input.dtype)
     rows = input.permute(0, 2, 3, 1).reshape(n_images * height * width, channels)
     out = []
     for chunk in boxes.split(_ROIS_PER_CHUNK if input.device.type == "cpu" else _ROIS_PER_LAUNCH):
@@ -132,7 +133,7 @@ def _taps_of_samples(
 
 
 def _taps_of_axes(
-    boxes: Tensor, input_shape: torch.Size, output_hw: tuple[int, int], sampling: Sampling
+    boxes: Tensor, input_shape: torch.Size, output_hw: tuple[int, int], sampling: Sampling, by_numba: bool = False
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Images [K] of the RoIs, and cells and weights of every sample's taps along y and along x.
 
@@ -140,8 +141,11 @@ def _taps_of_axes(
     """
     n_images, _, height, width = input_shape
     boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
-    y_index, y_weight = _axis_taps(boxes[:, 2], boxes[:, 4], height, output_hw[0], sampling.divisions[0], sampling)
-    columns = _axis_taps(boxes[:, 1], boxes[:, 3], width, output_hw[1], sampling.divisions[1], sampling)
+    axis_taps = _axis_taps
+    if by_numba and sampling.taps == "clamped" and boxes.dtype == torch.float32:
+        from .cpu.roi_taps import clamped_taps as axis_taps
+    y_index, y_weight = axis_taps(boxes[:, 2], boxes[:, 4], height, output_hw[0], sampling.divisions[0], sampling)
+    columns = axis_taps(boxes[:, 1], boxes[:, 3], width, output_hw[1], sampling.divisions[1], sampling)
     in_batch = (boxes[:, 0] >= 0) & (boxes[:, 0] < n_images)
     image = torch.where(in_batch, boxes[:, 0], 0.0).long()
     return image, (y_index, y_weight * in_batch.view(-1, 1, 1, 1)), columns

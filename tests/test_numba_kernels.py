@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -17,6 +18,9 @@ from torch.autograd import forward_ad
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from fdn_triton.kernels import lrn_max_pool, max_roi_align, resize_subtract_mean
+from fdn_triton.kernels.cpu.roi_taps import clamped_taps
+from fdn_triton.kernels.max_roi_align import Grid, _sampling
+from fdn_triton.kernels.roi_sampling import _axis_taps
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
 BOXES = torch.tensor([[0.0, 1.0, 2.0, 9.0, 8.0], [0.0, 3.0, 0.0, 7.0, 9.0]])
@@ -49,6 +53,19 @@ def test_forward_mode_does_not_lose_its_tangents() -> None:
     """PyTorch cannot push them through embedding bags, and says so."""
     with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="forward AD"):
         max_roi_align(forward_ad.make_dual(a_map(), torch.ones(1, 8, 10, 12)), BOXES, 2)
+
+
+@pytest.mark.parametrize("grid", ["midpoint", "interior"])
+@pytest.mark.parametrize("aligned", [False, True])
+def test_samples_lie_where_pytorch_puts_them(grid: Grid, aligned: bool) -> None:
+    edges = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) * 200
+    edges[:8, 1] = torch.tensor([math.inf, -math.inf, math.nan, 0.0, 1e30, -1e30, 16.0, 160.0])
+    edges[4:12, 0] = torch.tensor([math.inf, -math.inf, math.nan, 0.0, 1e30, -1e30, -16.0, 144.0])
+    sampling = _sampling((3, 3), 1 / 16, 2, aligned, grid, 0.0)
+    for size in (1, 10):
+        cells, weights = clamped_taps(*edges.unbind(1), size, 3, sampling.divisions[0], sampling)
+        expected_cells, expected_weights = _axis_taps(*edges.unbind(1), size, 3, sampling.divisions[0], sampling)
+        assert torch.equal(cells, expected_cells) and torch.equal(weights, expected_weights)
 
 
 @EACH
