@@ -313,7 +313,7 @@ PRESETS: dict[str, TrackerConfig] = {
         round_boxes=True,
     ),
     "fast": TrackerConfig(
-        target_size=64.0,
+        target_size=80.0,
         conv_precision="half",
         feature_precision="half",
         mining_negatives=256,

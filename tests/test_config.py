@@ -127,7 +127,7 @@ def test_the_command_lines_know_every_preset() -> None:
 def test_the_preset_fast_differs_in_what_costs_time() -> None:
     fast = dataclasses.asdict(PRESETS["fast"])
     assert {name: value for name, value in fast.items() if value != PAPER[name]} == {
-        "target_size": 64.0,
+        "target_size": 80.0,
         "conv_precision": "half",
         "feature_precision": "half",
         "mining_negatives": 256,
