@@ -13,7 +13,6 @@ from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .device import upload
 from .heads import BACKGROUND, TARGET, Heads, linear_of_heads
-from .kernels.onednn import linear
 from .ranking import are_highest, likely_highest, saves
 
 _ROWS_AT_ONCE = 64  # rounded to bf16: 1 MB
@@ -173,7 +172,7 @@ class FineTuner:
         # Backward: the gradient at each layer's output, from the last layer to the first.
         gradients = [torch.add(self._loss_weights, log_probabilities.exp(), alpha=1 / len(self._loss_weights))]
         for weight, gate in zip(weights[:0:-1], gates[::-1], strict=True):
-            gradients.insert(0, (gradients[0] @ weight) * gate)
+            gradients.insert(0, linear_of_heads(gradients[0], weight.transpose(1, 2)) * gate)
         self._step(inputs, gradients)
         return losses
 
@@ -237,7 +236,7 @@ class FineTuner:
                 bias_velocity.mul_(config.momentum).add_(of_bias)
                 bias.addcmul_(bias_velocity, bias_rates[i], value=-1)
                 continue
-            of_weight = linear(gradient[0].to(inputs[i].dtype), inputs[i][0].T)[None].to(weight.dtype)
+            of_weight = linear_of_heads(gradient.to(inputs[i].dtype), inputs[i].transpose(1, 2)).to(weight.dtype)
             self._step_at_once(weight, of_weight, velocity, float(weight_rates[i]), config.weight_decay)
             self._step_at_once(bias, of_bias, bias_velocity, float(bias_rates[i]), 0.0)
 

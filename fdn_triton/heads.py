@@ -100,19 +100,21 @@ class Heads:
         return score_heads(first.relu_(), self.weights[1:], self.biases[1:])
 
 
-def linear_of_heads(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """[S, n, in] -> [S, n, out], of the bias's type.
+def linear_of_heads(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """[S, n, in] -> [S, n, out], of the bias's type, or without one of x's.
 
     Args:
         x: where it is of a smaller type than the bias, the factors are rounded to it; sums are not.
         weight: [S, out, in].
         bias: [S, out].
     """
-    if x.dtype == bias.dtype and x.device.type != "cpu":
-        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-    # One by one: a CPU is fast at plain products only.
+    if x.device.type == "cpu" and len(x) == 1 and (bias is None or x.dtype == bias.dtype):
+        return linear(x[0], weight[0], None if bias is None else bias[0])[None]
+    if bias is None:
+        return x @ weight.transpose(1, 2)
     if x.dtype == bias.dtype:
-        return torch.stack([linear(*of_head) for of_head in zip(x, weight, bias, strict=True)])
+        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+    # Not baddbmm: only plain products of half types are fast on a CPU.
     products = [linear(of_head, matrix.to(x.dtype)) for of_head, matrix in zip(x, weight, strict=True)]
     return torch.stack(products).to(bias.dtype).add_(bias[:, None])
 

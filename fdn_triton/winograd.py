@@ -32,7 +32,7 @@ _TILE, _TAPS = 4, 3  # outputs and, at most, taps along an axis
 _POINTS = _TILE + _TAPS - 1
 _FINITE = (0.0, 1.0, -1.0, 0.5, -2.0)  # behind infinity; they round less than 0, 1, -1, 2, -2
 _ONE = 1 + _FINITE.index(1.0)
-_TILES_AT_ONCE = 256  # rows of the products of matrices: more gained nothing (AMD EPYC, 2 threads, 2026-11-25)
+_TILES_AT_ONCE = 256  # rows of the products of matrices: more gained nothing (AMD EPYC, Zen 3, 2 threads, 2026-11-25)
 # Below these the direct way is faster (measured there too: conv2 and conv3 of the trunk, 4x60 to 71x125 outputs).
 _LEAST_CHANNELS = 64
 _LEAST_TILES = 12  # times the stride: they share the filters

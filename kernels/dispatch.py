@@ -28,10 +28,10 @@ def runs_on_numba(tensor: Tensor) -> bool:
     """Whether there is a Numba kernel for tensors like this one; not while torch traces, compiles or transforms."""
     if tensor.device.type != "cpu" or tensor.dtype not in _DTYPES:
         return False
-    return type(tensor) is Tensor and not _is_watched() and _has_numba()
+    return type(tensor) is Tensor and not is_watched() and _has_numba()
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
     """Whether somebody looks at torch's operations, of which a Numba kernel is none."""
     return (
         torch.compiler.is_compiling()

@@ -6,9 +6,9 @@ cells of the axis, its taps; the sample's value is the sum over the 2 x 2 taps o
 bin the maximum over its samples. The gradient of a bin goes to the four taps of the sample that won; the first one in
 row-major order wins a tie.
 
-On a CPU, without a gradient, Numba does both in one pass. In plain PyTorch the samples are gathered with weighted
-embedding bags, rows of the channels-last map, several times faster than ``grid_sample``, in chunks of RoIs, so that
-memory stays bounded.
+On a CPU, without a gradient, Numba finds the taps (of "clamped" samples, in fp32) and takes the maxima, in a pass each.
+In plain PyTorch the samples are gathered with weighted embedding bags, rows of the channels-last map, several times
+faster than ``grid_sample``, in chunks of RoIs, so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -144,10 +144,11 @@ def _taps_of_axes(
     axis_taps = _axis_taps
     if by_numba and sampling.taps == "clamped" and boxes.dtype == torch.float32:
         from .cpu.roi_taps import clamped_taps as axis_taps
-    y_index, y_weight = axis_taps(boxes[:, 2], boxes[:, 4], height, output_hw[0], sampling.divisions[0], sampling)
-    columns = axis_taps(boxes[:, 1], boxes[:, 3], width, output_hw[1], sampling.divisions[1], sampling)
-    in_batch = (boxes[:, 0] >= 0) & (boxes[:, 0] < n_images)
-    image = torch.where(in_batch, boxes[:, 0], 0.0).long()
+    number, x1, y1, x2, y2 = boxes.T.contiguous()  # one layout, whatever the number of boxes: Numba compiles for each
+    y_index, y_weight = axis_taps(y1, y2, height, output_hw[0], sampling.divisions[0], sampling)
+    columns = axis_taps(x1, x2, width, output_hw[1], sampling.divisions[1], sampling)
+    in_batch = (number >= 0) & (number < n_images)
+    image = torch.where(in_batch, number, 0.0).long()
     return image, (y_index, y_weight * in_batch.view(-1, 1, 1, 1)), columns
 
 
