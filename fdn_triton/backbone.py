@@ -138,8 +138,8 @@ class Backbone(nn.Module):
 
 
 def _without_padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor]:
-    # Winograd's products are MKL's: where oneDNN multiplies twice as fast, the plain way takes less time (conv2 with 30x38
-    # outputs 5.6 ms instead of 6.7, on one thread of an AMD EPYC of the fifth generation, 2026-11-26).
+    # Winograd's products are MKL's: where oneDNN multiplies twice as fast, the plain way takes less time
+    # (30x38 outputs of conv2 in 5.6 ms instead of 6.7, one thread of an AMD EPYC, fifth generation, 2026-11-26).
     if WinogradConvolution.fits(convolution) and not multiplies_faster():
         return WinogradConvolution(convolution)
     if PackedConvolution.fits(convolution):

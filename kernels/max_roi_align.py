@@ -11,8 +11,8 @@ Source: paper section 3.2 ("max RoIAlign"); it generalises ``torchvision.ops.roi
 extent (``aligned``, at least one cell wide without it) and for the border (a sample further than one cell outside the
 map gives 0, else it is clamped to the map) are kept, from the mean of a bin's samples to their maximum.
 
-The samples and their maxima are :mod:`.roi_sampling`'s; on a GPU :mod:`.gpu.max_roi_align`,
-on a CPU :mod:`.cpu.max_roi_align` does both in one pass.
+The samples and their maxima are :mod:`.roi_sampling`'s; on a GPU :mod:`.gpu.max_roi_align` does both in one pass, on a
+CPU :mod:`.cpu.roi_taps` and :mod:`.cpu.max_roi_align` do one each.
 """
 
 from __future__ import annotations

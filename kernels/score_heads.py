@@ -6,8 +6,8 @@
 
 Source: paper section 3.2 (fc4, fc5, fc6 of the domain-specific branch), inference only: no dropout. Column 0 is the
 background, column 1 the target. Deterministic. On a GPU :mod:`.gpu.score_heads` computes it, in fp32, fp16 and bf16;
-everywhere else plain matrix products do. NVIDIA's tensor cores multiply fp32 in three products of two TF32 parts, 21
-bits of mantissa of 23, in a fraction of the time.
+everywhere else plain matrix products do, on a CPU :mod:`.onednn`'s. NVIDIA's tensor cores multiply fp32 in three
+products of two TF32 parts, 21 bits of mantissa of 23, in a fraction of the time.
 """
 
 from __future__ import annotations
