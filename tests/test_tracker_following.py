@@ -81,7 +81,10 @@ def test_two_targets_are_tracked_as_each_alone() -> None:
 
 
 def test_heads_trained_together_are_those_trained_one_by_one() -> None:
-    """What a GPU does, but for the device: the same up to rounding, to the first long-term update of the clip."""
+    """What a GPU does, but for the device: the same up to rounding, to the first long-term update of the clip.
+
+    With the seed no two candidates tie so nearly that rounding, which is also the CPU's, decides between them.
+    """
     images = [read_rgb(image) for image in sorted((clip_path() / "img").glob("*.jpg"))[:11]]
     owl = read_otb_boxes(clip_path() / "groundtruth_rect.txt")[0]
 
@@ -91,8 +94,8 @@ def test_heads_trained_together_are_those_trained_one_by_one() -> None:
         updates = [[(u.kind, u.iterations) for u in result.updates if u] for result in results]
         return [boxes_of(results, t) for t in (0, 1)], updates
 
-    boxes, updates = followed_by(tracker_of(short_side=300))
-    tracker = tracker_of(short_side=300)
+    boxes, updates = followed_by(tracker_of(short_side=300, seed=3))
+    tracker = tracker_of(short_side=300, seed=3)
     tracker._targets._together = True
     with recorded_graphs() as graphs:
         together, together_updates = followed_by(tracker)
