@@ -116,8 +116,8 @@ def sequence_table() -> str:
     mdnet = evaluations["fdn"]["trackers"]["MDNet"]["sequences"]
     lines = ["| sequence | frames | fdn | classification only | MDNet, published |", "|---|---|---|---|---|"]
     for name, score in ours.items():
-        cells = [f"{_with_spread(score, 'precision')} / {_with_spread(score, 'auc')}"]
-        cells += [f"{other[name]['precision']:.3f} / {other[name]['auc']:.3f}" for other in (classified, mdnet)]
+        scores = score, classified[name], mdnet[name]
+        cells = [f"{_with_spread(each, 'precision')} / {_with_spread(each, 'auc')}" for each in scores]
         lines.append(f"| {name} | {mdnet[name]['frames']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
