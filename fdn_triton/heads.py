@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .backbone import ROI_FEATURES
 from .config import NetworkConfig
 from .device import upload
 from .kernels import score_heads
-from .kernels.onednn import linear
+from .kernels.onednn import stacked_linear
 
 HIDDEN = 512
 BACKGROUND, TARGET = 0, 1  # columns of the last layer
@@ -108,14 +109,10 @@ def linear_of_heads(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Te
         weight: [S, out, in].
         bias: [S, out].
     """
-    if x.device.type == "cpu" and len(x) == 1 and (bias is None or x.dtype == bias.dtype):
-        return linear(x[0], weight[0], None if bias is None else bias[0])[None]
-    if bias is None:
-        return x @ weight.transpose(1, 2)
-    if x.dtype == bias.dtype:
-        return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
-    # Not baddbmm: only plain products of half types are fast on a CPU.
-    products = [linear(of_head, matrix.to(x.dtype)) for of_head, matrix in zip(x, weight, strict=True)]
+    if bias is None or x.dtype == bias.dtype:
+        return stacked_linear(x, weight, bias)
+    # One by one: only plain products of half types are fast on a CPU.
+    products = [F.linear(of_head, matrix.to(x.dtype)) for of_head, matrix in zip(x, weight, strict=True)]
     return torch.stack(products).to(bias.dtype).add_(bias[:, None])
 
 

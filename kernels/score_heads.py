@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .dispatch import runs_on_triton
-from .onednn import linear
+from .onednn import stacked_linear
 
 
 def score_heads(
@@ -54,10 +54,7 @@ def score_heads(
     with torch.no_grad():
         hidden = features if features.dim() == 3 else features.expand(len(weights[0]), -1, -1)
         for i, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            if len(weight) == 1:  # one plain matrix product is faster than a batch of one
-                hidden = linear(hidden[0], weight[0], bias[0])[None]
-            else:
-                hidden = torch.baddbmm(bias[:, None], hidden, weight.transpose(1, 2))
+            hidden = stacked_linear(hidden, weight, bias)
             if i + 1 < len(weights):
                 hidden = hidden.relu_()
         return hidden if both_columns else hidden[..., 1]

@@ -145,8 +145,12 @@ def _size_changes(peer: Peer, sequence: Sequence) -> dict[str, int | None]:
     if not peer.native:
         return {}
     height, width = cv2.imread(str(sequence.images[0])).shape[:2]
-    sides = {"short_side": min(height, width), "max_side": max(height, width)}
-    return {**sides, "target_size": None, "least_target_size": None}
+    return {
+        "short_side": min(height, width),
+        "max_side": max(height, width),
+        "target_size": None,
+        "least_target_size": None,
+    }
 
 
 def _run_csrt(python: Path, sequence: Sequence, box: NDArray[np.float64]) -> Run:

@@ -17,11 +17,14 @@ from fdn_triton import Tracker
 from fdn_triton.backbone import Backbone
 from fdn_triton.config import NetworkConfig
 from fdn_triton.kernels import onednn
-from fdn_triton.kernels.onednn import PackedConvolution, linear
+from fdn_triton.kernels.onednn import PackedConvolution, linear, stacked_linear
 from fdn_triton.winograd import WinogradConvolution
 
 HAS_PRODUCTS = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 needs_operator = pytest.mark.skipif(not HAS_PRODUCTS, reason="this torch has no such operator")
+needs_packing = pytest.mark.skipif(
+    not PackedConvolution.fits(nn.Conv2d(3, 8, 7).requires_grad_(False)), reason="this torch has no such operators"
+)
 
 
 @pytest.fixture(params=[False, True], ids=["by PyTorch's choice", "by oneDNN"])
@@ -100,6 +103,19 @@ def test_what_does_not_fit_is_refused_as_by_pytorch() -> None:
     assert linear(torch.randn(2, 512, 512), torch.randn(512, 512)).shape == (2, 512, 512)
 
 
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("count", [0, 1, 3])
+@pytest.mark.parametrize("with_bias", [False, True])
+def test_stacked_products_are_those_of_each(count: int, with_bias: bool) -> None:
+    x, weight = torch.randn(count, 128, 512), torch.randn(count, 512, 512)
+    bias = torch.randn(count, 512) if with_bias else None
+    got = stacked_linear(x, weight, bias)
+    assert got.shape == (count, 128, 512)
+    for s in range(count):
+        expected = _exactly(x[s], weight[s], None if bias is None else bias[s])
+        torch.testing.assert_close(got[s].double(), expected, rtol=1e-4, atol=1e-3)
+
+
 @needs_operator
 def test_onednn_is_taken_where_it_is_faster_and_the_product_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "multiplies_faster", lambda: True)
@@ -120,18 +136,13 @@ def test_onednn_is_taken_where_it_is_faster_and_the_product_is_large(monkeypatch
     ],
 )
 @needs_operator
-def test_it_is_faster_on_other_makers_cpus_of_wide_vectors(
+def test_it_is_faster_on_amds_cpus_of_wide_vectors(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object], faster: bool
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert onednn.multiplies_faster.__wrapped__() is faster
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: False)
     assert not onednn.multiplies_faster.__wrapped__()
-
-
-needs_packing = pytest.mark.skipif(
-    not PackedConvolution.fits(nn.Conv2d(3, 8, 7).requires_grad_(False)), reason="this torch has no such operators"
-)
 
 
 @needs_packing
@@ -179,8 +190,8 @@ def test_bf16_is_not_packed_where_the_operator_refuses_it(monkeypatch: pytest.Mo
 def test_the_trunk_convolves_in_the_way_that_is_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
     monkeypatch.setattr("fdn_triton.backbone.multiplies_faster", lambda: faster)
     ways = [type(way) for way in Backbone(NetworkConfig()).requires_grad_(False).unpadded_convolutions]
-    plain = PackedConvolution
-    assert ways == ([plain] * 3 if faster else [plain, WinogradConvolution, WinogradConvolution])
+    later = PackedConvolution if faster else WinogradConvolution
+    assert ways == [PackedConvolution, later, later]
 
 
 def test_the_trunk_does_without_the_operators(monkeypatch: pytest.MonkeyPatch) -> None:
