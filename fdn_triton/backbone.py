@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .boxes import xywh_to_xyxy
 from .config import ROI_BINS, STRIDE, NetworkConfig
 from .kernels import lrn_max_pool, max_roi_align
+from .kernels.boxes import xywh_to_xyxy
 from .kernels.onednn import PackedConvolution, multiplies_faster
 from .roi_pool import roi_pool
 from .winograd import WinogradConvolution

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .boxes import centers, from_centers
+from .kernels.boxes import centers, from_centers
 
 _WHITENING_EPSILON = 1e-3  # R-CNN: keeps the whitening finite where the targets do not vary
 _MAX_LOG_SCALE = math.log(1000 / 16)  # the R-CNN family's bound: a wild prediction cannot overflow

@@ -1,8 +1,8 @@
 """A frame's search and its samples, for all targets of a video at once, without waiting for the device: a GPU's way.
 
-From draws to the boxes found, and on to the features of the samples to be remembered, shapes do not depend on values;
-what does, how many samples were accepted, is a number beside them. So the host reads one small matrix a frame, the
-scores and all that it needs to know beside them, and the whole is captured as a CUDA graph.
+From draws to the boxes found, and on to the samples in the targets' memories, shapes do not depend on values; what
+does, how many samples were accepted, is a number beside them. So the host gives one small matrix a frame and reads
+another, the scores and all that it needs to know beside them, and the whole is captured as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from torch import Tensor
 from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
-from .frame_features import Features, FrameFeatures
+from .device import upload
+from .frame_features import FrameFeatures
 from .heads import Heads, best_candidates
-from .sampling import rounded
-from .target_sampling import Draws, TargetSampler
+from .kernels.boxes import rounded
+from .kernels.ring_rows import append_to_rings
+from .target import Target
+from .target_sampling import Draws
 
 
 class Found(NamedTuple):
@@ -29,96 +32,104 @@ class Found(NamedTuple):
     Attributes:
         boxes_xywh: [S, 4], where to search from in the next frame, pixels of the resized frame.
         report: [S, 8]: mean score of the best candidates, 1 where that is a success and else 0, positives and negatives
-            among the samples, x, y, w, h of the result in pixels of the image.
-        samples: [S, p + n, 4608], features around ``boxes_xywh``: p positives, then n negatives, of each as many as the
-            report says, and rows that mean nothing behind them.
+            that were remembered, x, y, w, h of the result in pixels of the image.
     """
 
     boxes_xywh: Tensor
     report: Tensor
-    samples: Tensor
 
 
 class DeviceSearch:
-    """Searches for the same targets in frame after frame of one size.
+    """Searches for the same targets of one video in frame after frame of one size.
 
     Args:
         config: all numbers.
-        features: of the current frame.
-        heads: of the S targets: they may change in place.
-        regressors: of the S targets; none refines nothing.
-        sampler: makes boxes of draws; whose does not matter.
-        scale: [4] pixels of the resized frame per pixel of the image.
-        pixel: of the image, in pixels of the resized frame: found boxes are rounded to it; None does not round.
-        capture: as a CUDA graph, where the features are one map of a fixed shape.
-
-    Attributes:
-        count: S.
+        targets: S of them.
+        heads: theirs; they may change in place.
+        capture: as a CUDA graph, where the features are one map in a fixed place.
     """
 
-    def __init__(
-        self,
-        config: TrackerConfig,
-        features: Features,
-        heads: Heads,
-        regressors: Sequence[BoxRegressor],
-        sampler: TargetSampler,
-        scale: Tensor,
-        pixel: tuple[float, float] | None,
-        capture: bool,
-    ) -> None:
-        self.count = len(heads)
+    def __init__(self, config: TrackerConfig, targets: Sequence[Target], heads: Heads, capture: bool) -> None:
         self._config = config
-        self._features = features
+        self._targets = targets
         self._heads = heads
+        self._view = view = targets[0].view
+        self._sampler = targets[0].sampler(config)  # makes boxes of draws; whose does not matter
+        regressors = [target.regressor for target in targets if target.regressor is not None]
         self._regressor = BoxRegressor.stacked(regressors) if regressors else None
-        self._sampler = sampler
-        self._scale = scale
-        self._pixel = pixel
+        memories = [[target.positives for target in targets], [target.negatives for target in targets]]
+        first_rows = torch.tensor([[one.first_row for one in kind] for kind in memories], device="cpu")
+        self._first_rows = upload(first_rows, view.scale.device)
+        self._capacities = [kind[0].capacity for kind in memories]
+        self._pool = memories[0][0].pool
         self._capture = capture
         self._graph: CapturedSequence[Found] | None = None
+        self._graph_map: Tensor | None = None
+        self._found_xywh = torch.empty(0)
+        self._own_xywh: tuple[Tensor, ...] = ()  # its rows, which the targets have as long as nobody moves them
 
-    def __call__(self, boxes_xywh: Tensor, translation: Tensor, draws: Draws) -> Found:
-        """Search around the last boxes.
+    @staticmethod
+    def told(config: TrackerConfig, targets: Sequence[Target], device: torch.device) -> Tensor:
+        """What a search is told of the targets: [6, S] float64 on its way to the device.
+
+        These are three places to read draws from, the spread of the candidates' centres in target sizes, and the rows
+        of the memories for positives and negatives where this frame's begin.
+        """
+        places = Draws.places(config, [target.generator for target in targets], device)
+        numbers = [
+            [target.translation for target in targets],
+            [target.positives.next_row for target in targets],
+            [target.negatives.next_row for target in targets],
+        ]
+        return upload(torch.cat((places, torch.tensor(numbers, dtype=torch.float64, device="cpu"))), device)
+
+    def __call__(self, told: Tensor) -> Found:
+        """Search in the view's current frame, and remember samples of the targets that are found.
 
         Args:
-            boxes_xywh: [S, 4], pixels of the resized frame.
-            translation: [S, 1, 1], spread of the candidates' centres, target sizes.
-            draws: of the S targets.
+            told: the targets' columns of :meth:`told`.
         """
-        features, inputs = self._features, (boxes_xywh, translation, *draws)
+        targets, features = self._targets, self._view.features
+        own = self._own_xywh
+        if own and all(target.box_xywh is box for target, box in zip(targets, own, strict=True)):
+            boxes_xywh = self._found_xywh
+        else:
+            boxes_xywh = torch.stack([target.box_xywh for target in targets])
         if not (self._capture and isinstance(features, FrameFeatures) and features.whole_map is not None):
-            return self._search(features.of_boxes, *inputs)
-        if self._graph is None:
-            of_map = features.of_map
-            self._graph = CapturedSequence(
-                lambda whole_map, *inputs: self._search(partial(of_map, whole_map), *inputs),
-                (features.whole_map, *inputs),
-                changed=(),
-            )
-        return self._graph(features.whole_map, *inputs)
+            found = self._search(features.of_boxes, boxes_xywh, told)
+        else:
+            if self._graph is None or self._graph_map is not features.whole_map:
+                self._graph_map = features.whole_map
+                of_boxes = partial(features.of_map, features.whole_map)
+                # What the runs before the capture remember is what this frame's remembers.
+                self._graph = CapturedSequence(partial(self._search, of_boxes), (boxes_xywh, told), changed=())
+            found = self._graph(boxes_xywh, told)
+        if found.boxes_xywh is not self._found_xywh:
+            self._found_xywh, self._own_xywh = found.boxes_xywh, found.boxes_xywh.unbind()
+        for target, box in zip(targets, self._own_xywh, strict=True):
+            target.box_xywh = box
+        return found
 
-    def _search(
-        self,
-        of_boxes: Callable[[Tensor], Tensor],
-        boxes_xywh: Tensor,
-        translation: Tensor,
-        noise: Tensor,
-        near_noise: Tensor,
-        far_noise: Tensor,
-    ) -> Found:
+    def _search(self, of_boxes: Callable[[Tensor], Tensor], boxes_xywh: Tensor, told: Tensor) -> Found:
         config = self._config
-        candidates = self._sampler.candidates(boxes_xywh, noise, translation)
+        draws = Draws.at(config, told[:3].long())
+        candidates = self._sampler.candidates(boxes_xywh, draws.candidates, told[3, :, None, None].float())
         scores = self._heads.scores(of_boxes(candidates))
         best_xywh, found, score = best_candidates(candidates, scores, config.top_k)
-        if self._pixel is not None:
-            found = rounded(found, self._pixel)
+        if config.round_boxes:
+            found = rounded(found, self._view.pixel)
         success = score[:, None] > config.score_threshold
         refined = found
         if self._regressor is not None:
             refined = self._regressor.refine(of_boxes(best_xywh), best_xywh).mean(dim=1)
             refined = torch.where(success, refined, found)
         start = refined if config.search_from_refined else found
-        *samples, counts = self._sampler.samples(start, near_noise, far_noise)
-        report = torch.cat((score[:, None], success.float(), counts.float(), refined / self._scale), dim=1)
-        return Found(start, report, of_boxes(torch.cat(samples, dim=1)))
+        *samples, counts = self._sampler.samples(start, draws.positives, draws.negatives)
+        counts = counts * success
+        features = of_boxes(torch.cat(samples, dim=1))
+        kinds = features.split([boxes.shape[1] for boxes in samples], dim=1)
+        numbers = zip(kinds, counts.unbind(1), self._first_rows, told[4:].long(), self._capacities, strict=True)
+        for rows, count, first, next_rows, capacity in numbers:
+            append_to_rings(self._pool, rows, count, first, next_rows, capacity)
+        report = torch.cat((score[:, None], success.float(), counts.float(), refined / self._view.scale), dim=1)
+        return Found(start, report)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from .config import TrackerConfig
 from .heads import Heads, best_candidates
+from .kernels.boxes import rounded
 from .ranking import scores_exact_where_highest
-from .sampling import rounded
 from .target import Target, by_view, stage
 from .target_sampling import Draws
 
@@ -48,7 +48,7 @@ class HostSearch:
             Boxes [S, 4] in pixels of the images, scores and successes.
         """
         with stage({target.view for target in targets}, "features"):
-            draws = Draws.of(self._config, [target.generator for target in targets], torch.device("cpu"))
+            draws = Draws.of(self._config, [target.generator for target in targets])
             candidates = self._candidates(targets, draws)
             for view, boxes in by_view(targets, candidates):
                 view.features.require(boxes)

@@ -14,8 +14,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .device import upload
-
 _DRAWS = 3 << 20  # a frame reads some thousand of them
 _DROPOUT_FACTORS = 1 << 22
 _LEAST_READS = 64  # that a row holds side by side
@@ -32,7 +30,7 @@ class NoiseTable:
         self._row = row
 
     def places(self, count: int, size: int, generators: Sequence[torch.Generator]) -> Tensor:
-        """[count, S] on the device: where each of S targets may read ``size`` numbers or fewer, ``count`` times.
+        """[count, S] on the host: where each of S targets may read ``size`` numbers or fewer, ``count`` times.
 
         Args:
             count: of readings.
@@ -41,10 +39,10 @@ class NoiseTable:
         """
         first_beyond = len(self._row) - size + 1
         drawn = [torch.randint(first_beyond, (count,), generator=generator, device="cpu") for generator in generators]
-        return upload(torch.stack(drawn, dim=1), self._row.device)
+        return torch.stack(drawn, dim=1)
 
     def read(self, places: Tensor, size: int, out: Tensor | None = None) -> Tensor:
-        """[S, size] numbers from the places [S]; nothing waits for the device."""
+        """[S, size] numbers from the places [S], which are on the device; nothing waits for it."""
         everywhere = self._row.as_strided((len(self._row) - size + 1, size), (1, 1))
         return torch.index_select(everywhere, 0, places, out=out)
 

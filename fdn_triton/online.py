@@ -37,21 +37,26 @@ class SampleMemory:
 
     Args:
         pool: feature matrix [R, width], shared with other memories.
-        first_row: of this memory's rows, which are as many as :meth:`capacity` says.
+        first_row: of this memory's rows, which are as many as :meth:`capacity_of` says.
         frames: frames remembered.
         rows_per_frame: most rows that a frame adds, ...
         first_rows: ... but the first one, which may add this many.
+
+    Attributes:
+        pool, first_row: as given.
+        capacity: rows of the ring.
+        next_row: of the ring, where the next frame begins.
     """
 
     def __init__(self, pool: Tensor, first_row: int, frames: int, rows_per_frame: int, first_rows: int) -> None:
         self.pool = pool
-        self._first_row = first_row
-        self._capacity = self.capacity(frames, rows_per_frame, first_rows)
+        self.first_row = first_row
+        self.capacity = self.capacity_of(frames, rows_per_frame, first_rows)
+        self.next_row = 0
         self._frames: deque[tuple[int, int]] = deque(maxlen=frames)  # first row, of this memory's, and number of rows
-        self._next_row = 0
 
     @staticmethod
-    def capacity(frames: int, rows_per_frame: int, first_rows: int) -> int:
+    def capacity_of(frames: int, rows_per_frame: int, first_rows: int) -> int:
         """Rows that a memory needs."""
         return (frames - 1) * rows_per_frame + max(first_rows, rows_per_frame)
 
@@ -61,39 +66,23 @@ class SampleMemory:
 
     def append(self, features: Tensor) -> None:
         """Remember the samples [n, width] of one more frame; the oldest frame is forgotten when the memory is full."""
-        pieces = self.take(len(features))
-        for piece, rows in zip(pieces, features.split([piece.stop - piece.start for piece in pieces]), strict=True):
-            self.pool[piece] = rows
+        before_end = min(len(features), self.capacity - self.next_row)
+        first = self.first_row + self.next_row
+        self.pool[first : first + before_end] = features[:before_end]
+        self.pool[self.first_row : self.first_row + len(features) - before_end] = features[before_end:]
+        self.appended(len(features))
 
-    def take(self, count: int) -> list[slice]:
-        """Give one more frame so many of the pool's rows, in one piece or, around the ring's end, in two."""
-        start, self._next_row = self._next_row, (self._next_row + count) % self._capacity
-        self._frames.append((start, count))
-        before_end = min(count, self._capacity - start)
-        first, rest = self._first_row, count - before_end
-        pieces = [slice(first + start, first + start + before_end)]
-        return pieces + [slice(first, first + rest)] if rest else pieces
+    def appended(self, count: int) -> None:
+        """One more frame's rows, so many, have been written from ``next_row`` on, around the ring's end."""
+        self._frames.append((self.next_row, count))
+        self.next_row = (self.next_row + count) % self.capacity
 
     def of_last(self, frames: int) -> Tensor:
         """The pool's rows [n] that hold the samples of the most recent ``frames`` frames; on the host."""
-        rows = [np.arange(start, start + count, dtype=np.int64) for start, count in list(self._frames)[-frames:]]
-        return torch.from_numpy(np.concatenate(rows) % self._capacity + self._first_row)
-
-
-def remember(samples: Tensor, frames: Sequence[tuple[SampleMemory, slice]]) -> None:
-    """Append one more frame to each of some memories of one pool, by as many launches for many as for one.
-
-    Args:
-        samples: [R, width], of the pool's type.
-        frames: memories, one at least, and the rows of the samples that each of them gets.
-    """
-    taken = [piece for memory, rows in frames for piece in memory.take(rows.stop - rows.start)]
-    to_rows, from_rows = (
-        np.concatenate([np.arange(rows.start, rows.stop, dtype=np.int64) for rows in all_rows])
-        for all_rows in (taken, [rows for _, rows in frames])
-    )
-    to_rows, from_rows = upload(torch.from_numpy(np.stack((to_rows, from_rows))), samples.device)
-    frames[0][0].pool.index_copy_(0, to_rows, samples.index_select(0, from_rows))
+        starts, counts = np.array(list(self._frames)[-frames:], dtype=np.int64).T
+        ends = counts.cumsum()
+        rows = np.arange(ends[-1]) + np.repeat(starts - ends + counts, counts)
+        return torch.from_numpy(rows % self.capacity + self.first_row)
 
 
 class Lesson(NamedTuple):
@@ -159,7 +148,7 @@ def _fine_tune_group(
     if config.dropout:
         factors = keep[0].numel()
         table = dropout_table(config.dropout, factors, keep.device)
-        places = table.places(iterations, factors, [lesson.generator for lesson in lessons])
+        places = upload(table.places(iterations, factors, [lesson.generator for lesson in lessons]), keep.device)
     results = [(0, math.nan)] * len(lessons)
     running = list(range(len(lessons)))
     for number, (positive_rows, negative_rows) in enumerate(zip(*rows, strict=True), start=1):

@@ -16,13 +16,13 @@ whole    a grid over the whole frame    * 1.05^k, k in -5..5
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
-from .boxes import centers, from_centers, iou
 from .device import upload
+from .kernels.boxes import centers, iou
+from .kernels.target_boxes import Limits, boxes_around, within
 from .noise import gaussian_
 
 _WHOLE_EXPONENTS = 11  # -5 .. 5
@@ -68,7 +68,7 @@ class BoxSampler:
         wh = target_xywh[2:]
         center = centers(target_xywh) + translation * wh * (noise[:, :2] * 2 - 1)
         size = wh * self.scale_step ** (2 * (noise[:, 2:4] * 2 - 1)) * self.scale_step ** (scale * exponent)
-        return self._inside(center, size, target_xywh)
+        return within(self._limits, center, size, target_xywh)
 
     def whole(self, target_xywh: Tensor, count: int) -> Tensor:
         """At most ``count`` boxes [., 4] drawn without replacement from the grid over the frame and the scales.
@@ -88,7 +88,7 @@ class BoxSampler:
         cell = drawn // _WHOLE_EXPONENTS
         center = torch.stack((cell % columns * steps[0], cell // columns * steps[1]), dim=1) + wh / 2
         exponent = drawn % _WHOLE_EXPONENTS - _WHOLE_EXPONENTS // 2
-        return self._inside(center, wh * (self.scale_step ** exponent.to(wh.dtype))[:, None], target_xywh)
+        return within(self._limits, center, wh * (self.scale_step ** exponent.to(wh.dtype))[:, None], target_xywh)
 
     def _rand(self, count: int, columns: int, like: Tensor) -> Tensor:
         drawn = torch.empty(count, columns, dtype=like.dtype, device="cpu").uniform_(generator=self.generator)
@@ -106,59 +106,11 @@ class BoxSampler:
         Returns:
             [..., count, 4].
         """
-        wh = target_xywh[..., None, 2:]
-        center = centers(target_xywh)[..., None, :] + translation * wh.mean(dim=-1, keepdim=True) * noise[..., :2]
-        return self._inside(center, wh * self.scale_step ** (scale * noise[..., 2:]), target_xywh)
+        return boxes_around(target_xywh, noise, translation, scale, self.scale_step, self._limits)
 
-    def _inside(self, center: Tensor, size: Tensor, target_xywh: Tensor) -> Tensor:
-        """Sizes within the limits, centres within the frame.
-
-        The limits never exclude the target's own size and centre: one that is smaller than ``min_size``, larger than
-        the frame or for the most part outside still has samples that overlap it well.
-        """
-        frame = _constant(self.frame_wh, size.dtype, size.device)
-        target_wh, target_center = target_xywh[..., None, 2:], centers(target_xywh)[..., None, :]
-        least = target_wh.clamp(max=self.min_size)
-        largest = torch.maximum(frame - self.min_size, target_wh)
-        size = torch.minimum(torch.maximum(size, least), largest)
-        center = torch.maximum(center, target_center.clamp(max=0))
-        center = torch.minimum(center, torch.maximum(frame, target_center))
-        boxes = from_centers(center, size)
-        return boxes if self.round_to is None else rounded(boxes, self.round_to)
-
-
-def rounded(boxes_xywh: Tensor, to: tuple[float, float]) -> Tensor:
-    """Boxes [..., 4] rounded to multiples of the width and height ``to``, of at least one in size."""
-    unit = _constant(to, boxes_xywh.dtype, boxes_xywh.device)
-    xy, wh = (boxes_xywh[..., :2] / unit).round(), (boxes_xywh[..., 2:] / unit).round().clamp(min=1)
-    return torch.cat((xy * unit, wh * unit), dim=-1)
-
-
-@cache  # for good: captured graphs read them
-def _constant(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Made once: a copy from the host waits for a GPU."""
-    return torch.tensor(values, dtype=dtype, device=device)
-
-
-def first_accepted(boxes_xywh: Tensor, accepted: Tensor, otherwise: Tensor, at_most: int) -> tuple[Tensor, Tensor]:
-    """:func:`overlapping` and :func:`apart` for any number of targets, in shapes that do not depend on the values.
-
-    Args:
-        boxes_xywh: [..., N, 4].
-        accepted: [..., N] bool.
-        otherwise: [...] the box that is taken where none is accepted.
-        at_most: boxes taken.
-
-    Returns:
-        [..., n, 4] and [...]: n is the smaller of ``at_most`` and N; the first so many of the n boxes are the first
-        accepted ones, in order, the others mean nothing.
-    """
-    # A stable sort brings the accepted ones to the front, in order.
-    order = (~accepted).to(torch.int32).argsort(dim=-1, stable=True)[..., :at_most]
-    count = accepted.sum(dim=-1).clamp(max=order.shape[-1])
-    first = torch.where(count == 0, otherwise, order[..., 0])
-    order = torch.cat((first[..., None], order[..., 1:]), dim=-1)
-    return boxes_xywh.gather(-2, order[..., None].expand(*order.shape, 4)), count.clamp(min=1)
+    @property
+    def _limits(self) -> Limits:
+        return Limits(self.frame_wh, self.min_size, self.round_to)
 
 
 def overlapping(boxes_xywh: Tensor, target_xywh: Tensor, above: float, at_most: int) -> Tensor:

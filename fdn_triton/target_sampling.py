@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .boxes import iou
 from .config import TrackerConfig
 from .device import upload
+from .kernels.target_boxes import first_overlapping
 from .noise import NoiseTable, gaussian_table, uniform_table
-from .sampling import BoxSampler, apart, first_accepted, overlapping
+from .sampling import BoxSampler, apart, overlapping
 
 
 class Draws(NamedTuple):
@@ -35,20 +35,37 @@ class Draws(NamedTuple):
         return gaussian_table(size, device), uniform_table(size, device)
 
     @classmethod
-    def of(cls, config: TrackerConfig, generators: Sequence[torch.Generator], device: torch.device) -> Draws:
-        """One frame's on the device, from one generator on the host for each target; nothing waits for the device."""
+    def places(cls, config: TrackerConfig, generators: Sequence[torch.Generator], device: torch.device) -> Tensor:
+        """[3, S] on the host: where one frame's are read from the device's tables.
+
+        Args:
+            config: how many are read.
+            generators: one on the host for each target.
+            device: whose tables; it is not waited for.
+        """
         counts = config.candidates, config.positive_draws, config.negative_draws
-        gaussian, uniform = cls.tables(config, device)
-        all_places = gaussian.places(len(counts), 3 * max(counts), generators)  # in both: they are equally long
+        table, _ = cls.tables(config, device)  # both are equally long
+        return table.places(len(counts), 3 * max(counts), generators)
+
+    @classmethod
+    def at(cls, config: TrackerConfig, places: Tensor) -> Draws:
+        """What is read from the places [3, S], on their device; nothing waits for it."""
+        counts = config.candidates, config.positive_draws, config.negative_draws
+        gaussian, uniform = cls.tables(config, places.device)
         return cls(
             *(
-                table.read(places, 3 * count).view(-1, count, 3)
-                for table, places, count in zip((gaussian, gaussian, uniform), all_places, counts, strict=True)
+                table.read(places_of, 3 * count).view(-1, count, 3)
+                for table, places_of, count in zip((gaussian, gaussian, uniform), places, counts, strict=True)
             )
         )
 
-    def part(self, targets: slice | list[int]) -> Draws:
-        """Those of some of the targets; by a slice nothing waits for the device."""
+    @classmethod
+    def of(cls, config: TrackerConfig, generators: Sequence[torch.Generator]) -> Draws:
+        """One frame's on the host, one generator for each target."""
+        return cls.at(config, cls.places(config, generators, torch.device("cpu")))
+
+    def part(self, targets: list[int]) -> Draws:
+        """Those of some of the targets."""
         return Draws(*(noise[targets] for noise in self))
 
 
@@ -139,14 +156,9 @@ class TargetSampler:
         Returns:
             Positives [..., p, 4], negatives [..., n, 4], and [..., 2]: so many of each are samples, the first ones.
         """
-        config, target = self._config, boxes_xywh[..., None, :]
+        config = self._config
         near = self._sampler.around(boxes_xywh, near_noise, config.positive_translation, config.positive_scale)
         far = self._sampler.around(boxes_xywh, far_noise, config.negative_translation, config.negative_scale)
-        near_iou, far_iou = iou(near, target), iou(far, target)
-        positives, n_positives = first_accepted(
-            near, near_iou > config.positive_iou, near_iou.argmax(dim=-1), config.positives
-        )
-        negatives, n_negatives = first_accepted(
-            far, far_iou < config.negative_iou, far_iou.argmin(dim=-1), config.negatives
-        )
+        positives, n_positives = first_overlapping(near, boxes_xywh, config.positive_iou, config.positives, above=True)
+        negatives, n_negatives = first_overlapping(far, boxes_xywh, config.negative_iou, config.negatives, above=False)
         return positives, negatives, torch.stack((n_positives, n_negatives), dim=-1)

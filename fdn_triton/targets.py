@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -18,13 +17,13 @@ from torch import Tensor
 from .backbone import ROI_FEATURES
 from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
-from .device import cpu_multiplies_bf16, feature_dtype, upload
-from .device_search import DeviceSearch, Found
+from .device import cpu_multiplies_bf16, feature_dtype
+from .device_search import DeviceSearch
 from .fine_tuning import FineTuner
 from .heads import HIDDEN, Heads
 from .host_search import HostSearch
 from .noise import dropout_table
-from .online import Lesson, SampleMemory, Update, fine_tune, remember
+from .online import Lesson, SampleMemory, Update, fine_tune
 from .target import Target, TrackResult, stage
 from .target_sampling import Draws
 from .view import ShiftedFeatures, View
@@ -48,8 +47,7 @@ class Targets:
         self._device = device
         self._together = device.type != "cpu"  # fine-tune the heads of several targets at once
         self._capture = device.type == "cuda"
-        self._searches: WeakKeyDictionary[View, tuple[object, DeviceSearch]] = WeakKeyDictionary()
-        self._n_negatives = min(config.negative_draws, config.negatives)
+        self._searches: dict[View, tuple[object, DeviceSearch]] = {}
         self._targets: list[Target] = []
         self._heads = Heads([], [])
         self._tuner: FineTuner | None = None
@@ -93,7 +91,7 @@ class Targets:
         Returns:
             What the fine-tuning did, per target.
         """
-        known, n_positives = len(self._targets), SampleMemory.capacity(*self._positives)
+        known, n_positives = len(self._targets), SampleMemory.capacity_of(*self._positives)
         for id_, box_xywh, slot in zip(ids, boxes_xywh, self._free_slots(len(ids)), strict=True):
             first_row = slot * self._rows
             self._targets.append(
@@ -132,7 +130,7 @@ class Targets:
     @property
     def _rows(self) -> int:
         """Rows of the pool that a target needs."""
-        return SampleMemory.capacity(*self._positives) + SampleMemory.capacity(*self._negatives)
+        return SampleMemory.capacity_of(*self._positives) + SampleMemory.capacity_of(*self._negatives)
 
     def _free_slots(self, count: int) -> list[int]:
         """Slots of the pool for so many more targets; the pool becomes another one where it does not fit."""
@@ -217,6 +215,7 @@ class Targets:
     def forget(self, view: View) -> None:
         """Remove all of a view's targets, and what was expected for it."""
         self.remove(self.of(view))
+        self._searches.pop(view, None)
         self._expected.pop(view, None)
         self._results.pop(view, None)
 
@@ -253,64 +252,35 @@ class Targets:
 
     def _find_together(self, targets: Sequence[Target]) -> tuple[NDArray[np.float64], list[float], list[bool]]:
         """As :class:`HostSearch`, waiting for the device once."""
+        config = self.config
         with stage({target.view for target in targets}, "score"):
-            starts = torch.stack([target.box_xywh for target in targets])
-            draws = Draws.of(self.config, [target.generator for target in targets], starts.device)
-            spreads = upload(
-                torch.tensor([target.translation for target in targets], dtype=torch.float32, device="cpu"),
-                self._device,
-            )
+            told = DeviceSearch.told(config, targets, self._pool.device)
             found, first = [], 0
-            for view, same in groupby(targets, key=lambda target: target.view):
-                device_search = self._device_search(view, list(same))
-                part = slice(first, first + device_search.count)
-                found.append(device_search(starts[part], spreads[part, None, None], draws.part(part)))
-                first = part.stop
-            report = torch.cat([part.report for part in found]).cpu().double().numpy()
+            for _, same in groupby(targets, key=lambda target: target.view):
+                of_view = list(same)
+                part = told[:, first : first + len(of_view)]
+                found.append(self._device_search(of_view)(part).report)
+                first += len(of_view)
+            report = torch.cat(found).cpu().double().numpy()
             success = [bool(flag) for flag in report[:, 1]]
-            boxes_xywh = torch.cat([part.boxes_xywh for part in found])
-            for target, box, succeeded in zip(targets, boxes_xywh, success, strict=True):
-                target.move(box, succeeded, self.config)
-        with stage({target.view for target in targets}, "collect"):
-            self._collect_together(targets, found, report)
+            for target, succeeded, counts in zip(targets, success, report[:, 2:4].astype(int).tolist(), strict=True):
+                target.move(target.box_xywh, succeeded, config)
+                if succeeded:
+                    target.positives.appended(counts[0])
+                    target.negatives.appended(counts[1])
         return report[:, 4:], report[:, 0].tolist(), success
 
-    def _collect_together(self, targets: Sequence[Target], found: Sequence[Found], report: NDArray[np.float64]) -> None:
-        """Remember the samples of the targets that were found (MDNet)."""
-        first = 0
-        for search in found:
-            count, each = search.samples.shape[:2]
-            frames = []
-            for i, target in enumerate(targets[first : first + count]):
-                success, positives, negatives = report[first + i, 1:4].astype(int)
-                if success:
-                    near, far = i * each, (i + 1) * each - self._n_negatives
-                    frames.append((target.positives, slice(near, near + positives)))
-                    frames.append((target.negatives, slice(far, far + negatives)))
-            if frames:
-                remember(search.samples.flatten(0, 1), frames)
-            first += count
-
-    def _device_search(self, view: View, targets: Sequence[Target]) -> DeviceSearch:
-        """Made anew where targets have come or gone, or the frames have another size."""
-        first = self._targets.index(targets[0])
+    def _device_search(self, targets: Sequence[Target]) -> DeviceSearch:
+        """Of a view's targets; made anew where some have come or gone, or the frames have another size."""
+        view, first = targets[0].view, self._targets.index(targets[0])
         together = self._targets[first : first + len(targets)] == targets  # then their heads need no copies
         # Copies do not learn, and RoIPool's shapes depend on values: neither can be captured.
         key = (self._heads, view.features, tuple(target.id for target in targets))
         if view not in self._searches or self._searches[view][0] != key or not together:
             numbers = [self._targets.index(target) for target in targets]
             heads = self._heads[first : first + len(targets)] if together else self._heads.of(numbers)
-            search = DeviceSearch(
-                self.config,
-                view.features,
-                heads,
-                [target.regressor for target in targets if target.regressor is not None],
-                targets[0].sampler(self.config),
-                view.scale,
-                view.pixel if self.config.round_boxes else None,
-                capture=self._capture and together and self.config.network.roi_layer == "align",
-            )
-            self._searches[view] = key, search
+            capture = self._capture and together and self.config.network.roi_layer == "align"
+            self._searches[view] = key, DeviceSearch(self.config, targets, heads, capture)
         return self._searches[view][1]
 
     def _learn(self, targets: Sequence[Target], success: Sequence[bool]) -> list[Update | None]:

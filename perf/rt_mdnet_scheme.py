@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fdn_triton.backbone import ROI_FEATURES, Backbone, normalise_and_pool
-from fdn_triton.boxes import xywh_to_xyxy
 from fdn_triton.frame import network_input
 from fdn_triton.kernels import lrn_max_pool, roi_align_ada_max
+from fdn_triton.kernels.boxes import xywh_to_xyxy
 
 TARGET_SIDE = 107
 """Pixels that the target measures along each axis in the warped region."""

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fdn_triton.boxes import centers, from_centers, iou, xywh_to_xyxy
+from fdn_triton.kernels.boxes import centers, from_centers, iou, xywh_to_xyxy
 
 _SETTINGS = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 _SIDE = st.integers(-400, 400).map(lambda quarter: quarter / 4)  # exact in fp32, so that round trips are too

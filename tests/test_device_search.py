@@ -18,9 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fdn_triton import Tracker, TrackerConfig, TrackResult
 from fdn_triton.backbone import Backbone
-from fdn_triton.boxes import iou
 from fdn_triton.frame_features import FrameFeatures
-from fdn_triton.sampling import apart, first_accepted, overlapping
 from fdn_triton.sequence import open_sequence
 
 PACKAGE = Path(__file__).resolve().parents[1] / "fdn_triton"
@@ -216,25 +214,3 @@ def test_a_gpu_is_waited_for_only_to_decide(monkeypatch: pytest.MonkeyPatch) -> 
                 tracker.update(image)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-
-
-# Selection
-
-
-@pytest.mark.parametrize("at_most", [1, 5, 40, 100])
-@pytest.mark.parametrize("size", [3.0, 30.0])
-def test_what_is_accepted_is_what_the_other_way_takes(at_most: int, size: float) -> None:
-    """Of many targets at once; where none is accepted, the same one in its place."""
-    generator = torch.Generator().manual_seed(0)
-    targets = torch.tensor([[20.0, 20.0, size, size], [0.0, 0.0, 9.0, 14.0], [500.0, 500.0, 9.0, 9.0]])
-    boxes = torch.rand(3, 60, 4, generator=generator) * 30 + 1
-    ious = iou(boxes, targets[:, None])
-    for accepted, otherwise, alone, bound in (
-        (ious > 0.3, ious.argmax(dim=1), overlapping, 0.3),
-        (ious < 0.2, ious.argmin(dim=1), apart, 0.2),
-        (ious < -1, ious.argmin(dim=1), apart, -1.0),
-    ):
-        taken, counts = first_accepted(boxes, accepted, otherwise, at_most)
-        assert taken.shape == (3, min(at_most, 60), 4)
-        for t in range(3):
-            assert torch.equal(taken[t, : counts[t]], alone(boxes[t], targets[t], bound, at_most))

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from counted_operations import CountedOperations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_tuner import ScriptedTuner, tune
 
-from fdn_triton.online import SampleMemory, _batches, remember
+from fdn_triton.online import SampleMemory, _batches
 
 
 @settings(max_examples=150, deadline=None)
@@ -20,7 +18,7 @@ def test_the_memory_is_a_list_of_the_last_frames(data: st.DataObject) -> None:
     frames = data.draw(st.integers(1, 6), label="frames")
     rows = data.draw(st.integers(1, 5), label="rows a frame")
     first_rows = data.draw(st.integers(1, 12), label="rows of the first frame")
-    capacity = SampleMemory.capacity(frames, rows, first_rows)
+    capacity = SampleMemory.capacity_of(frames, rows, first_rows)
     assert capacity == (frames - 1) * rows + max(first_rows, rows)
     pool = torch.full((3 * capacity, 2), math.nan)
     memory, other = (SampleMemory(pool, i * capacity, frames, rows, first_rows) for i in (1, 2))
@@ -42,46 +40,6 @@ def test_the_memory_is_a_list_of_the_last_frames(data: st.DataObject) -> None:
             assert pool[memory.of_last(n)].tolist() == held
             assert (-pool[other.of_last(n)]).tolist() == held
     assert pool[:capacity].isnan().all(), "a memory keeps to its rows of the pool"
-
-
-@settings(max_examples=100, deadline=None)
-@given(data=st.data())
-def test_what_memories_remember_at_once_is_what_each_appends(data: st.DataObject) -> None:
-    """Memories of different size, at different places of their rings; some are left out."""
-    shapes = [(3, 4, 6), (2, 5, 5), (4, 1, 3)]
-    ends = np.cumsum([0] + [SampleMemory.capacity(*shape) for shape in shapes])
-    pools = [torch.zeros(int(ends[-1]), 2) for _ in range(2)]
-    together, apart = (
-        [SampleMemory(pool, int(first), *shape) for first, shape in zip(ends, shapes, strict=False)] for pool in pools
-    )
-    value = 0.0
-    for _ in range(data.draw(st.integers(1, 8))):
-        frames, rows = [], []
-        for one, other, (_, most, _) in zip(together, apart, shapes, strict=True):
-            count = data.draw(st.integers(0, most))
-            samples = torch.arange(value, value + count)[:, None].expand(-1, 2)
-            value += count + 1
-            if count:
-                frames.append((one, slice(len(rows) + 1, len(rows) + 1 + count)))
-                rows += [[math.nan] * 2, *samples.tolist()]  # a row that nobody gets
-                other.append(samples)
-        if frames:
-            remember(torch.tensor(rows), frames[:: data.draw(st.sampled_from([1, -1]))])
-        for one, other in zip(together, apart, strict=True):
-            if len(one):
-                assert torch.equal(one.of_last(9), other.of_last(9))
-    assert torch.equal(*pools)
-
-
-def test_many_memories_remember_in_as_many_launches_as_one() -> None:
-    def operations(count: int) -> int:
-        pool = torch.zeros(6 * count, 1)
-        frames = [(SampleMemory(pool, 6 * i, 2, 3, 3), slice(2 * i, 2 * i + 2)) for i in range(count)]
-        with CountedOperations() as counted:
-            remember(torch.rand(2 * count, 1), frames)
-        return counted.operations
-
-    assert operations(1) == operations(7) > 0
 
 
 def test_the_memory_does_not_keep_what_it_was_given() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fdn_triton.boxes import centers, iou
+from fdn_triton.kernels.boxes import centers, iou
 from fdn_triton.sampling import BoxSampler, apart, overlapping
 
 FRAME_WH = (1000, 800)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fdn_triton.bbox_regression import BoxRegressor
-from fdn_triton.boxes import iou
 from fdn_triton.config import TrackerConfig
+from fdn_triton.kernels.boxes import iou
 from fdn_triton.target_sampling import Draws, TargetSampler
 
 BOX = torch.tensor([200.0, 150.0, 60.0, 80.0])
@@ -30,7 +30,7 @@ def sampler(config: TrackerConfig = CONFIG, seed: int = 0) -> TargetSampler:
 
 def drawn(config: TrackerConfig = CONFIG, seed: int = 0) -> Draws:
     """A frame's of one target, without the axis of targets."""
-    return Draws(*(noise[0] for noise in Draws.of(config, [torch.Generator().manual_seed(seed)], torch.device("cpu"))))
+    return Draws(*(noise[0] for noise in Draws.of(config, [torch.Generator().manual_seed(seed)])))
 
 
 def positives(seed: int = 0) -> Tensor:
@@ -119,8 +119,7 @@ def test_a_frames_draws_are_each_targets_own_and_distributed_as_mdnets() -> None
     def generators(*seeds: int) -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in seeds]
 
-    cpu = torch.device("cpu")
-    together = Draws.of(CONFIG, generators(1, 2, 3), cpu)
+    together = Draws.of(CONFIG, generators(1, 2, 3))
     # A normal distribution with a standard deviation of 0.5, clipped to [-1, 1], has one of 0.4596.
     for noise, count, deviation in zip(together, (90, 400, 900), (0.4596, 0.4596, 3**-0.5), strict=True):
         assert noise.shape == (3, count, 3) and float(noise.abs().max()) <= 1
@@ -128,7 +127,7 @@ def test_a_frames_draws_are_each_targets_own_and_distributed_as_mdnets() -> None
         assert float(noise.std()) == pytest.approx(deviation, rel=0.08)
         assert not torch.equal(noise[0], noise[1])
     (generator,) = generators(2)
-    first, second = Draws.of(CONFIG, [generator], cpu), Draws.of(CONFIG, [generator], cpu)
+    first, second = Draws.of(CONFIG, [generator]), Draws.of(CONFIG, [generator])
     for noise, alone, later in zip(together, first, second, strict=True):
         assert torch.equal(noise[1:2], alone), "whatever the others draw"
         assert not torch.equal(alone, later)

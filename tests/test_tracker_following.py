@@ -136,7 +136,7 @@ def test_the_release_draws_whole_pixels() -> None:
     for result in follow(tracker, 4):
         np.testing.assert_allclose(result.boxes_xywh, result.boxes_xywh.round(), atol=1e-4)
     targets = tracker._targets._targets
-    draws = Draws.of(tracker.config, [target.generator for target in targets], torch.device("cpu"))
+    draws = Draws.of(tracker.config, [target.generator for target in targets])
     drawn = tracker._targets._host_search._candidates(targets, draws).numpy() / 1.5
     np.testing.assert_allclose(drawn, drawn.round(), atol=1e-4)
     floats = tracker_of("paper", short_side=180)

@@ -145,6 +145,6 @@ def test_a_target_mostly_outside_has_positives_that_overlap_it_well() -> None:
     tracker.init(picture(0), [-0.8 * SIDE, 40, SIDE, SIDE])
     assert len(tracker._targets._targets[0].positives.of_last(1)) > 20
     target = only_target(tracker)
-    _, near, far = Draws.of(tracker.config, [target.generator], torch.device("cpu"))
+    _, near, far = Draws.of(tracker.config, [target.generator])
     _, _, counts = target.sampler(tracker.config).samples(target.box_xywh[None], near, far)
     assert counts[0, 0] > 10

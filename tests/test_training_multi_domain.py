@@ -12,9 +12,9 @@ import torch
 from small_training import PaintedDomain, start_weights
 
 from fdn_triton.backbone import Backbone
-from fdn_triton.boxes import iou
 from fdn_triton.config import NetworkConfig
 from fdn_triton.errors import InputError
+from fdn_triton.kernels.boxes import iou
 from fdn_triton.training.distributed import World
 from fdn_triton.training.domains import held_back_frames, training_frames
 from fdn_triton.training.multi_domain import MultiDomainConfig, MultiDomainTraining

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbone import ROI_FEATURES
-from ..boxes import xywh_to_xyxy
 from ..config import ROI_BINS, STRIDE
 from ..errors import InputError
 from ..heads import BACKGROUND, HIDDEN, TARGET
 from ..kernels import max_roi_align
+from ..kernels.boxes import xywh_to_xyxy
 from ..roi_pool import roi_pool
 from ..weights import IMAGENET_MEAN, NetworkWeights
 from .batches import Batch, BatchConfig, Batches
