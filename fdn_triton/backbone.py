@@ -21,6 +21,7 @@ FEATURE_CHANNELS = 512
 ROI_FEATURES = FEATURE_CHANNELS * ROI_BINS * ROI_BINS
 POOLED_LAYERS = 2  # the first two convolutions are normalised and pooled
 POOL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
+_CHANNELS_ON_TENSOR_CORES = 4  # of conv1's input: cuDNN has no fast kernel for 3
 
 
 class Backbone(nn.Module):
@@ -68,12 +69,19 @@ class Backbone(nn.Module):
         """Whole-frame features.
 
         Args:
-            frame: [N, 3, h, w], RGB 0..255 minus the mean.
+            frame: [N, 3, h, w], RGB 0..255 minus the mean; with zeros behind that, up to :attr:`input_channels`, no
+                copy is made.
 
         Returns:
             [N, 512, ceil(h / 16), ceil(w / 16)], channels-last in memory, not negative, of the weights' type.
         """
         x = frame.to(self.dtype)
+        if self._rectifies and not (torch.is_grad_enabled() and frame.requires_grad):
+            x = F.pad(x, (0, 0, 0, 0, 0, self.input_channels - x.shape[1]))
+            for i, layer in enumerate(self._rectified_convolutions):
+                x = torch.cudnn_convolution_relu(x, *layer, dilation=(1, 1), groups=1)
+                x = normalise_and_pool(x) if i < POOLED_LAYERS else x
+            return x
         for i, convolution in enumerate(self.convolutions()):
             x = convolution(x)
             x = normalise_and_pool(x) if i < POOLED_LAYERS else F.relu(x, inplace=True)
@@ -83,6 +91,33 @@ class Backbone(nn.Module):
         """The convolutions in order."""
         return [layer for layer in self.children() if isinstance(layer, nn.Conv2d)]
 
+    @property
+    def _rectifies(self) -> bool:
+        """Whether convolution, bias and ReLU are one operation here."""
+        return self.device.type == "cuda" and torch.version.hip is None and torch.backends.cudnn.enabled
+
+    @property
+    def input_channels(self) -> int:
+        """Of the frames that are convolved without a copy."""
+        return _CHANNELS_ON_TENSOR_CORES if self._rectifies else 3
+
+    @cached_property
+    def _rectified_convolutions(self) -> list[tuple[Tensor, Tensor, tuple[int, ...], Any]]:
+        """Weight, bias, padding and stride of every layer: the first one's weight has :attr:`input_channels`, the
+        last one's holds the scale."""
+        layers = []
+        convolutions = self.convolutions()
+        for i, convolution in enumerate(convolutions):
+            weight, bias = convolution.weight, convolution.bias
+            assert bias is not None
+            if i == 0:
+                weight = F.pad(weight, (0, 0, 0, 0, 0, self.input_channels - weight.shape[1]))
+            if i + 1 == len(convolutions):
+                weight, bias = ((self.feature_scale * x.float()).to(x.dtype) for x in (weight, bias))
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            layers.append((weight, bias, convolution.stride, convolution.padding))
+        return layers
+
     @cached_property
     def unpadded_convolutions(self) -> list[Callable[[Tensor], Tensor]]:
         """The convolutions, biases included, of one image [1, C, H, W] that has its padding, in the fastest way that
@@ -91,12 +126,16 @@ class Backbone(nn.Module):
         return [_without_padding(layer) for layer in self.convolutions()]
 
     def _apply(self, *args: Any, **kwargs: Any) -> Backbone:
-        self.__dict__.pop("unpadded_convolutions", None)
+        self._forget_prepared()
         return super()._apply(*args, **kwargs)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self.__dict__.pop("unpadded_convolutions", None)
+        self._forget_prepared()
         super()._load_from_state_dict(*args, **kwargs)
+
+    def _forget_prepared(self) -> None:
+        for name in ("unpadded_convolutions", "_rectified_convolutions"):
+            self.__dict__.pop(name, None)
 
     @property
     def device(self) -> torch.device:
@@ -121,8 +160,9 @@ class Backbone(nn.Module):
         """
         corners = xywh_to_xyxy(boxes_xywh.reshape(-1, 4))
         rois = F.pad(corners, (1, 0))  # batch index 0
+        dtype = torch.promote_types(feature_map.dtype, torch.float32)  # the heads learn in fp32
         if self.network.roi_layer == "pool":
-            bins = roi_pool(feature_map, rois, ROI_BINS, 1 / STRIDE)
+            bins = roi_pool(feature_map, rois, ROI_BINS, 1 / STRIDE).to(dtype)
         else:
             bins = max_roi_align(
                 feature_map,
@@ -132,8 +172,8 @@ class Backbone(nn.Module):
                 sampling_ratio=self.network.sampling_ratio,
                 grid="interior" if self.network.roi_grid == "interior" else "midpoint",
                 extend=self.network.roi_extend,
+                dtype=dtype,
             )
-        bins = bins.to(torch.promote_types(bins.dtype, torch.float32))  # the heads learn in fp32
         return bins.permute(0, 2, 3, 1).reshape(*boxes_xywh.shape[:-1], ROI_FEATURES)
 
 

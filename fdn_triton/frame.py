@@ -73,6 +73,7 @@ def network_input(
     dtype: torch.dtype = torch.float32,
     part: tuple[slice, slice] | None = None,
     out: Tensor | None = None,
+    channels: int = 3,
 ) -> Tensor:
     """Resize and subtract the mean, on the device of ``mean``.
 
@@ -83,9 +84,10 @@ def network_input(
         dtype: of the result.
         part: rows and columns of the resized frame that are wanted; None is all of it.
         out: written to instead of fresh memory, if given.
+        channels: of the result; those behind the third are 0.
 
     Returns:
-        [1, 3, h, w], channels-last in memory. Enlarging is bilinear interpolation with pixel centres at
+        [1, channels, h, w], channels-last in memory. Enlarging is bilinear interpolation with pixel centres at
         half-integers; shrinking widens the filter (antialiasing), so that a 4K frame keeps its texture.
     """
-    return resize_subtract_mean(image.to(mean.device), size_hw, mean, dtype, part, out)
+    return resize_subtract_mean(image.to(mean.device), size_hw, mean, dtype, part, out, channels)

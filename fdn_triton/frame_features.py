@@ -120,7 +120,10 @@ class FrameFeatures:
         return self._graph(image)
 
     def _convolved(self, image: Tensor) -> Tensor:
-        return self._backbone(network_input(image, self.frame_hw, self._mean, self._backbone.dtype))
+        backbone = self._backbone
+        return backbone(
+            network_input(image, self.frame_hw, self._mean, backbone.dtype, channels=backbone.input_channels)
+        )
 
     @property
     def whole_map(self) -> Tensor | None:

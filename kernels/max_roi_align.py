@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from .roi_sampling import Sampling, check_roi_arguments, sample_maxima, sample_maxima_ref
@@ -38,6 +39,7 @@ def max_roi_align(
     grid: Grid = "midpoint",
     extend: float = 0.0,
     deterministic: bool | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Maximum of bilinear samples in each bin of each RoI.
 
@@ -55,9 +57,10 @@ def max_roi_align(
         deterministic: the backward on a GPU repeats bit for bit: it sums per cell in a fixed order, without atomic
             additions and without memory beyond the gradient; None follows
             ``torch.use_deterministic_algorithms``. The forward, and everything on a CPU, repeats anyway.
+        dtype: of the result; None for the input's. On a GPU a wider one spares a pass over the result.
 
     Returns:
-        [K, C, PH, PW] of the input's dtype, channels-last in memory (so that ``permute(0, 2, 3, 1).flatten(1)`` is
+        [K, C, PH, PW] of that dtype, channels-last in memory (so that ``permute(0, 2, 3, 1).flatten(1)`` is
         a view); [0, C, PH, PW] without boxes. Gradients flow to ``input`` only; they are summed in fp32 on a GPU.
 
     Raises:
@@ -66,7 +69,7 @@ def max_roi_align(
     """
     output_hw = check_roi_arguments(input, boxes, output_size)
     sampling = _sampling(output_hw, spatial_scale, sampling_ratio, aligned, grid, extend)
-    return sample_maxima(input, boxes, output_hw, sampling, deterministic)
+    return sample_maxima(input, boxes, output_hw, sampling, deterministic, dtype)
 
 
 def max_roi_align_ref(

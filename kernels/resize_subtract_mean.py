@@ -34,6 +34,7 @@ def resize_subtract_mean(
     dtype: torch.dtype = torch.float32,
     part: tuple[slice, slice] | None = None,
     out: Tensor | None = None,
+    channels: int = 3,
 ) -> Tensor:
     """Resize an image and subtract the mean.
 
@@ -45,10 +46,11 @@ def resize_subtract_mean(
         part: rows and columns of the resized image that are wanted, each from start to stop; None is all of it. On a
             CPU with Numba the rest is not computed.
         out: written to instead of fresh memory, if given; of the result's shape, type and device.
+        channels: of the result, 3 or more; those behind the third are 0, for convolutions that want a number of them.
 
     Returns:
-        [1, 3, h, w], or the part; channels-last in memory, unless ``out`` is not. An image with a side above 16384 is
-        resized on the CPU.
+        [1, channels, h, w], or the part; channels-last in memory, unless ``out`` is not. An image with a side above
+        16384 is resized on the CPU.
 
     Raises:
         ValueError: wrong shapes or types, or two devices.
@@ -59,33 +61,36 @@ def resize_subtract_mean(
         whole = isinstance(side.start, int) and isinstance(side.stop, int) and side.step in (None, 1)
         if not whole or not 0 <= side.start < side.stop <= length:
             raise ValueError(f"part must be rows and columns within {size[0]}x{size[1]}, got {rows} and {columns}")
-    shape = (1, 3, rows.stop - rows.start, columns.stop - columns.start)
+    if channels < 3:
+        raise ValueError(f"channels must be 3 or more, got {channels}")
+    shape = (1, channels, rows.stop - rows.start, columns.stop - columns.start)
     if out is not None and (out.shape, out.dtype, out.device) != (shape, dtype, image.device):
         got = f"{tuple(out.shape)} of {out.dtype} on {out.device}"
         raise ValueError(f"out must be {shape} of {dtype} on {image.device}, got {got}")
-    if not runs_on_triton(mean) and runs_on_numba(mean):
+    if not runs_on_triton(mean) and runs_on_numba(mean) and channels == 3:
         from .cpu.resize_subtract_mean import resize_subtract_mean as on_cpu
 
         if out is None:
             out = torch.empty(shape, dtype=dtype, device="cpu", memory_format=torch.channels_last)
         return on_cpu(image, size, mean, (rows, columns), out)
-    resized = _whole(image, size, mean, dtype)[:, :, rows, columns]
+    resized = _whole(image, size, mean, dtype, channels)[:, :, rows, columns]
     return resized if out is None else out.copy_(resized)
 
 
-def _whole(image: Tensor, size: tuple[int, int], mean: Tensor, dtype: torch.dtype) -> Tensor:
+def _whole(image: Tensor, size: tuple[int, int], mean: Tensor, dtype: torch.dtype, channels: int) -> Tensor:
     """All of the resized image, by Triton or PyTorch."""
     largest = max(*image.shape, *size)
     if largest <= _LARGEST_SIDE_ON_GPU and runs_on_triton(mean):
         from .gpu.resize_subtract_mean import resize_subtract_mean as on_gpu
 
-        return on_gpu(image, size, mean, dtype)
+        return on_gpu(image, size, mean, dtype, channels)
     if largest > _LARGEST_SIDE_ON_GPU and image.device.type != "cpu":
         # PyTorch shrinks so far in no GPU's shared memory.
-        return resize_subtract_mean(image.cpu(), size, mean.cpu(), dtype).to(image.device)
+        return resize_subtract_mean(image.cpu(), size, mean.cpu(), dtype, channels=channels).to(image.device)
     planes = image.permute(2, 0, 1)[None].float()
     resized = F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return (resized - mean[:, None, None]).to(dtype).contiguous(memory_format=torch.channels_last)
+    resized = F.pad((resized - mean[:, None, None]).to(dtype), (0, 0, 0, 0, 0, channels - 3))
+    return resized.contiguous(memory_format=torch.channels_last)
 
 
 def resize_subtract_mean_ref(

@@ -75,17 +75,24 @@ def check_roi_arguments(input: Tensor, boxes: Tensor, output_size: int | tuple[i
 
 
 def sample_maxima(
-    input: Tensor, boxes: Tensor, output_hw: tuple[int, int], sampling: Sampling, deterministic: bool | None = None
+    input: Tensor,
+    boxes: Tensor,
+    output_hw: tuple[int, int],
+    sampling: Sampling,
+    deterministic: bool | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """[K, C, PH, PW], channels-last in memory: the largest sample of every bin, in the fastest way at hand.
 
-    Arguments as checked by :func:`check_roi_arguments`. ``deterministic`` concerns the Triton backward alone.
+    Arguments as checked by :func:`check_roi_arguments`. ``deterministic`` concerns the Triton backward alone;
+    ``dtype`` is the result's, None for the input's.
     """
+    dtype = dtype or input.dtype
     boxes = boxes.detach()
     if runs_on_triton(input):
         from .gpu.max_roi_align import max_roi_align
 
-        return max_roi_align(input, boxes, output_hw, sampling, deterministic)
+        return max_roi_align(input, boxes, output_hw, sampling, deterministic, dtype)
     n_images, channels, height, width = input.shape
     bins, samples = output_hw[0] * output_hw[1], sampling.per_bin**2
     needs_gradient = torch.is_grad_enabled() and input.requires_grad
@@ -94,7 +101,7 @@ def sample_maxima(
 
         images = input.permute(0, 2, 3, 1).float().contiguous()
         taps = _taps_of_axes(boxes, input.shape, output_hw, sampling, by_numba=True)
-        return on_cpu(images, *taps).to(input.dtype)
+        return on_cpu(images, *taps).to(input.dtype).to(dtype)
     rows = input.permute(0, 2, 3, 1).reshape(n_images * height * width, channels)
     out = []
     for chunk in boxes.split(_ROIS_PER_CHUNK if input.device.type == "cpu" else _ROIS_PER_LAUNCH):
@@ -105,7 +112,7 @@ def sample_maxima(
         # amax splits the gradient between ties and is faster; max sends it to one winner.
         out.append(values.max(dim=1).values if needs_gradient else values.amax(dim=1))
     flat = torch.cat(out) if out else rows.new_empty(0, channels)
-    return flat.view(len(boxes), *output_hw, channels).permute(0, 3, 1, 2)
+    return flat.view(len(boxes), *output_hw, channels).permute(0, 3, 1, 2).to(dtype)
 
 
 def sample_maxima_ref(input: Tensor, boxes: Tensor, output_hw: tuple[int, int], sampling: Sampling) -> Tensor:

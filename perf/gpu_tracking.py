@@ -42,7 +42,7 @@ from fdn_triton.run import upload_ahead
 
 RESULTS = Path(__file__).parent / "results"
 OURS, EAGER, CROPS = "fdn_triton", "eager PyTorch", "MDNet's crops"
-STAGES = ("features", "score", "collect", "update")
+STAGES = ("features", "score", "update")
 TABLE_HEAD = (
     "| tracker | targets | frames/s | iterations a frame | followed | "
     + " | ".join(f"{stage}, ms (x floor)" for stage in STAGES)
@@ -185,11 +185,11 @@ def floors_of(case: Case, floors: Floors, iterations: float) -> dict[str, float]
     mined, batch = config.mining_negatives, config.batch_positives + config.batch_negatives
     work = {
         "features": Work(bytes=moved, flops=flops),
+        # The samples' features are written to the memories.
         "score": Work(
             bytes=4.0 * case.targets * (heads + (candidates + samples) * ROI_FEATURES),
             flops=2.0 * case.targets * candidates * heads,
         ),
-        "collect": Work(bytes=8.0 * case.targets * samples * ROI_FEATURES),
         # Weights and momenta are read and written; the gradient costs as much again as the forward, twice.
         "update": Work(
             bytes=4.0 * iterations * (mined * ROI_FEATURES + 4 * heads),

@@ -18,7 +18,7 @@ def in_perf(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tracked(provider: str, targets: int, fps: float | None, **more: object) -> dict[str, object]:
-    stages = dict.fromkeys(("features", "score", "collect", "update"), 0.5)
+    stages = dict.fromkeys(("features", "score", "update"), 0.5)
     measured = {"stages_ms": stages, "iterations": 0.25, "followed": 1.0} if fps else {}
     return {"provider": provider, "targets": targets, "fps": fps, **measured, **more}
 
@@ -28,7 +28,7 @@ def test_tracking(tmp_path: Path) -> None:
 
     assert gpu_tracking_table(tmp_path) == "Not recorded here yet."
     rows = [
-        tracked("fdn_triton", 1, 600.0, floors_ms=dict.fromkeys(("features", "score", "collect", "update"), 0.1)),
+        tracked("fdn_triton", 1, 600.0, floors_ms=dict.fromkeys(("features", "score", "update"), 0.1)),
         tracked("fdn_triton", 8, 300.0),
         tracked("fdn_triton", 64, None, problem="out of memory"),
         tracked("eager PyTorch", 1, 150.0),

@@ -28,7 +28,12 @@ from .roi_taps import TAPS, start_and_spacing, taps
 
 
 def max_roi_align(
-    input: Tensor, boxes: Tensor, output_hw: tuple[int, int], sampling: Sampling, deterministic: bool | None = None
+    input: Tensor,
+    boxes: Tensor,
+    output_hw: tuple[int, int],
+    sampling: Sampling,
+    deterministic: bool | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Largest sample of every bin, with a gradient for the map.
 
@@ -38,14 +43,15 @@ def max_roi_align(
         output_hw: bins.
         sampling: where the samples lie, at most 16 per bin and axis.
         deterministic: backward without atomics; None follows torch's global switch at the time of the backward.
+        dtype: of the result; None for the input's. What needs a gradient is rounded to the input's before.
 
     Returns:
-        [K, C, PH, PW] of the input's dtype, channels-last in memory.
+        [K, C, PH, PW] of that dtype, channels-last in memory.
     """
     boxes = boxes.float().contiguous()
     if torch.is_grad_enabled() and input.requires_grad:
-        return _MaxRoIAlign.apply(input, boxes, output_hw, sampling, deterministic)
-    return max_roi_align_fwd(input, boxes, output_hw, sampling, save_winner=False)[0]
+        return _MaxRoIAlign.apply(input, boxes, output_hw, sampling, deterministic).to(dtype or input.dtype)
+    return max_roi_align_fwd(input, boxes, output_hw, sampling, save_winner=False, dtype=dtype)[0]
 
 
 class _MaxRoIAlign(torch.autograd.Function):
@@ -80,12 +86,17 @@ class _MaxRoIAlign(torch.autograd.Function):
 
 
 def max_roi_align_fwd(
-    input: Tensor, boxes: Tensor, output_hw: tuple[int, int], sampling: Sampling, save_winner: bool
+    input: Tensor,
+    boxes: Tensor,
+    output_hw: tuple[int, int],
+    sampling: Sampling,
+    save_winner: bool,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The maxima [K, C, PH, PW], channels-last, and their samples: uint8 [K, PH, PW, C], empty if not saved."""
     n_images, channels, height, width = input.shape
     bins_y, bins_x = output_hw
-    output = torch.empty((len(boxes), bins_y, bins_x, channels), dtype=input.dtype, device=input.device)
+    output = torch.empty((len(boxes), bins_y, bins_x, channels), dtype=dtype or input.dtype, device=input.device)
     winner = torch.empty(output.shape if save_winner else 0, dtype=torch.uint8, device=input.device)
     if output.numel() == 0:
         return output.permute(0, 3, 1, 2), winner

@@ -19,14 +19,16 @@ from torch import Tensor
 from ..dispatch import on_device_of
 
 
-def resize_subtract_mean(image: Tensor, size: tuple[int, int], mean: Tensor, dtype: torch.dtype) -> Tensor:
+def resize_subtract_mean(
+    image: Tensor, size: tuple[int, int], mean: Tensor, dtype: torch.dtype, channels: int
+) -> Tensor:
     """The network's input: arguments and result as of the public function, which has checked them."""
     height, width, _ = image.shape
     out_h, out_w = size
-    out = torch.empty((1, out_h, out_w, 3), dtype=dtype, device=image.device)
-    block, num_warps = _select_config(out_w)
+    out = torch.empty((1, out_h, out_w, channels), dtype=dtype, device=image.device)
+    block, num_warps = _select_config(channels * out_w)
     with on_device_of(image):
-        _resize_subtract_mean_kernel[(out_h, triton.cdiv(3 * out_w, block))](
+        _resize_subtract_mean_kernel[(out_h, triton.cdiv(channels * out_w, block))](
             image,
             mean.contiguous(),
             out,
@@ -37,15 +39,16 @@ def resize_subtract_mean(image: Tensor, size: tuple[int, int], mean: Tensor, dty
             triton.cdiv(2 * max(height, out_h), out_h),
             triton.cdiv(2 * max(width, out_w), out_w),
             *image.stride(),
+            CHANNELS=channels,
             BLOCK=block,
             num_warps=num_warps,
         )
     return out.permute(0, 3, 1, 2)
 
 
-def _select_config(out_w: int) -> tuple[int, int]:
+def _select_config(row: int) -> tuple[int, int]:
     """BLOCK and warps: four numbers a thread, and a row of 1000 pixels in six programs, 3372 of them for a frame."""
-    block = min(512, max(32, triton.next_power_of_2(3 * out_w)))
+    block = min(512, max(32, triton.next_power_of_2(row)))
     return block, max(1, block // 128)
 
 
@@ -55,7 +58,7 @@ def _select_config(out_w: int) -> tuple[int, int]:
 def _resize_subtract_mean_kernel(
     image_ptr,  # [H, W, 3] uint8
     mean_ptr,  # [3]
-    out_ptr,  # [h, w, 3]
+    out_ptr,  # [h, w, CHANNELS]
     height,
     width,
     out_h,
@@ -65,12 +68,14 @@ def _resize_subtract_mean_kernel(
     stride_y,
     stride_x,
     stride_c,
+    CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     y = tl.program_id(0)
     offs = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)  # [BLOCK]
-    mask = offs < 3 * out_w
-    x, channel = tl.minimum(offs // 3, out_w - 1), offs % 3
+    mask = offs < CHANNELS * out_w
+    x, channel = tl.minimum(offs // CHANNELS, out_w - 1), offs % CHANNELS
+    in_image = mask & (channel < 3)
 
     first_y, offset_y = _first_tap(y, height, out_h)
     first_x, offset_x = _first_tap(x, width, out_w)
@@ -90,10 +95,10 @@ def _resize_subtract_mean_kernel(
         for dx in range(taps_x):
             weight_x = _weight(first_x, offset_x, dx, reach_x, width, out_w)
             column = tl.minimum(first_x + dx, width - 1).to(tl.int64)
-            row += weight_x * tl.load(row_ptrs + column * stride_x, mask=mask, other=0).to(tl.float32)
+            row += weight_x * tl.load(row_ptrs + column * stride_x, mask=in_image, other=0).to(tl.float32)
         total += weight_y * row
-    value = total / (total_y * total_x) - tl.load(mean_ptr + channel)
-    out_ptrs = out_ptr + y.to(tl.int64) * (3 * out_w) + offs
+    value = total / (total_y * total_x) - tl.load(mean_ptr + channel, mask=in_image, other=0.0)
+    out_ptrs = out_ptr + y.to(tl.int64) * (CHANNELS * out_w) + offs
     tl.store(out_ptrs, value.to(out_ptr.dtype.element_ty), mask=mask)
 
 
