@@ -21,7 +21,7 @@ FEATURE_CHANNELS = 512
 ROI_FEATURES = FEATURE_CHANNELS * ROI_BINS * ROI_BINS
 POOLED_LAYERS = 2  # the first two convolutions are normalised and pooled
 POOL, POOL_STRIDE, POOL_PADDING = 3, 2, 1
-_CHANNELS_ON_TENSOR_CORES = 4  # of conv1's input: cuDNN has no fast kernel for 3
+_CHANNELS_IN_FP16 = 4  # of conv1's input: on an H200 cuDNN takes 59 microseconds with 4, 106 with 3 and 111 with 8
 
 
 class Backbone(nn.Module):
@@ -99,7 +99,7 @@ class Backbone(nn.Module):
     @property
     def input_channels(self) -> int:
         """Of the frames that are convolved without a copy."""
-        return _CHANNELS_ON_TENSOR_CORES if self._rectifies else 3
+        return _CHANNELS_IN_FP16 if self._rectifies and self.dtype == torch.float16 else 3
 
     @cached_property
     def _rectified_convolutions(self) -> list[tuple[Tensor, Tensor, tuple[int, ...], Any]]:

@@ -21,7 +21,8 @@ class CapturedSequence(Generic[_Output]):
 
     Args:
         function: may change tensors in place that it does not get as inputs. They must live as long as the graph.
-        inputs: of the shapes and types of all later ones.
+        inputs: of the shapes and types of all later ones: the first is on the device, the others may be in pinned
+            memory of the host, where they must stay as they are until the device has been waited for.
         changed: the tensors that the function changes: they are as before once the graph is captured.
         shares_with: a sequence whose memory this one uses too: what one returns is lost when the other is called.
     """
@@ -34,7 +35,7 @@ class CapturedSequence(Generic[_Output]):
         shares_with: CapturedSequence[_Output] | None = None,
     ) -> None:
         device = inputs[0].device
-        self._inputs = [tensor.clone() for tensor in inputs]
+        self._inputs = [torch.empty_like(tensor, device=device).copy_(tensor) for tensor in inputs]
         before = [tensor.clone() for tensor in changed]
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.device(device):
@@ -54,6 +55,6 @@ class CapturedSequence(Generic[_Output]):
     def __call__(self, *inputs: Tensor) -> _Output:
         """What the function returns for the inputs; valid until a call of one with the same memory."""
         for static, tensor in zip(self._inputs, inputs, strict=True):
-            static.copy_(tensor)
+            static.copy_(tensor, non_blocking=True)
         self._graph.replay()
         return self._output

@@ -58,5 +58,6 @@ def feature_dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the host on the device, through pinned memory for a GPU: the host does not wait for that."""
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    """A tensor on the device; from the host to a GPU through pinned memory: the host does not wait for that."""
+    pins = device.type == "cuda" and tensor.device.type == "cpu"
+    return (tensor.pin_memory() if pins else tensor).to(device, non_blocking=True)

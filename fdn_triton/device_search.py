@@ -62,41 +62,26 @@ class DeviceSearch:
         self._first_rows = upload(first_rows, view.scale.device)
         self._capacities = [kind[0].capacity for kind in memories]
         self._pool = memories[0][0].pool
+        self._told = torch.empty(6, len(targets), dtype=torch.float64, device="cpu", pin_memory=self._pool.is_cuda)
         self._capture = capture
         self._graph: CapturedSequence[Found] | None = None
         self._graph_map: Tensor | None = None
         self._found_xywh = torch.empty(0)
         self._own_xywh: tuple[Tensor, ...] = ()  # its rows, which the targets have as long as nobody moves them
 
-    @staticmethod
-    def told(config: TrackerConfig, targets: Sequence[Target], device: torch.device) -> Tensor:
-        """What a search is told of the targets: [6, S] float64 on its way to the device.
-
-        These are three places to read draws from, the spread of the candidates' centres in target sizes, and the rows
-        of the memories for positives and negatives where this frame's begin.
-        """
-        places = Draws.places(config, [target.generator for target in targets], device)
-        numbers = [
-            [target.translation for target in targets],
-            [target.positives.next_row for target in targets],
-            [target.negatives.next_row for target in targets],
-        ]
-        return upload(torch.cat((places, torch.tensor(numbers, dtype=torch.float64, device="cpu"))), device)
-
-    def __call__(self, told: Tensor) -> Found:
+    def __call__(self) -> Found:
         """Search in the view's current frame, and remember samples of the targets that are found.
 
-        Args:
-            told: the targets' columns of :meth:`told`.
+        The device must have been waited for since the last search.
         """
-        targets, features = self._targets, self._view.features
+        targets, features, told = self._targets, self._view.features, self._tell()
         own = self._own_xywh
         if own and all(target.box_xywh is box for target, box in zip(targets, own, strict=True)):
             boxes_xywh = self._found_xywh
         else:
             boxes_xywh = torch.stack([target.box_xywh for target in targets])
         if not (self._capture and isinstance(features, FrameFeatures) and features.whole_map is not None):
-            found = self._search(features.of_boxes, boxes_xywh, told)
+            found = self._search(features.of_boxes, boxes_xywh, told.to(boxes_xywh.device, non_blocking=True))
         else:
             if self._graph is None or self._graph_map is not features.whole_map:
                 self._graph_map = features.whole_map
@@ -109,6 +94,20 @@ class DeviceSearch:
         for target, box in zip(targets, self._own_xywh, strict=True):
             target.box_xywh = box
         return found
+
+    def _tell(self) -> Tensor:
+        """What the device is told of the targets: [6, S] float64 in memory that it can read.
+
+        These are three places to read draws from, the spread of the candidates' centres in target sizes, and the rows
+        of the memories for positives and negatives where this frame's begin.
+        """
+        targets, told = self._targets, self._told.numpy()
+        generators = [target.generator for target in targets]
+        told[:3] = Draws.places(self._config, generators, self._first_rows.device).numpy()
+        told[3] = [target.translation for target in targets]
+        told[4] = [target.positives.next_row for target in targets]
+        told[5] = [target.negatives.next_row for target in targets]
+        return self._told
 
     def _search(self, of_boxes: Callable[[Tensor], Tensor], boxes_xywh: Tensor, told: Tensor) -> Found:
         config = self._config

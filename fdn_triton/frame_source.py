@@ -24,7 +24,6 @@ import cv2
 import numpy as np
 
 from .errors import InputError
-from .frame_upload import UploadedImage
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +38,6 @@ class Frame:
     """Where the image is None: why, on one line, with the name of the file."""
     ended: bool = False
     """Where the image is None: the source broke off here, there is nothing behind it to go on with."""
-    uploaded: UploadedImage | None = None
-    """The image on its way to a GPU, where that has begun."""
 
 
 # Image files

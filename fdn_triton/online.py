@@ -175,4 +175,4 @@ def _batches(rows: Tensor, count: int, size: int, generator: torch.Generator) ->
     n = len(rows)
     passes = -(-count * size // n)
     shuffles = [torch.randperm(n, generator=generator, device=rows.device) for _ in range(passes)]
-    return rows[torch.cat(shuffles)[: count * size]].view(count, size)
+    return rows.index_select(0, torch.cat(shuffles)[: count * size]).view(count, size)

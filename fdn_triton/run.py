@@ -7,17 +7,15 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from .errors import InputError
-from .frame import check_boxes, check_image
-from .frame_upload import FrameUpload
+from .frame import check_boxes
 from .online import Update
 from .sequence import Frame
 from .tracker import Tracker
@@ -112,45 +110,26 @@ def _run(
         elif first:
             boxes = check_boxes(boxes_xywh, frame.image.shape[1], frame.image.shape[0])
             scores = np.full(len(boxes), np.nan)
-            updates = tracker.init(_image(frame), boxes)
+            updates = tracker.init(frame.image, boxes)
             stages_s = tracker.clock.lap()
         else:
             if in_turns:
-                tracker.begin_update(_image(frame))
+                tracker.begin_update(frame.image)
                 turned = time.perf_counter()
                 yield None
                 started += time.perf_counter() - turned  # the others' turns
                 result = tracker.finish_update()
             else:
-                result = tracker.update(_image(frame))
+                result = tracker.update(frame.image)
             boxes, scores, updates = result.boxes_xywh, result.scores, result.updates
             stages_s = tracker.clock.lap(wait=False)
         track_s = time.perf_counter() - started
         yield Step(frame.number, frame.image, boxes, scores, updates, frame.problem, read_s, track_s, stages_s)
 
 
-def _image(frame: Frame) -> NDArray[np.uint8] | Tensor:
-    """A readable frame's image, on the tracker's device where it is on its way there."""
-    assert frame.image is not None
-    return frame.image if frame.uploaded is None else frame.uploaded.get()
-
-
 def decode_threads(device: torch.device) -> int:
     """How many threads decode image files for a tracker on this device: one for a CPU, whose cores track."""
     return 1 if device.type == "cpu" else min(8, os.cpu_count() or 1)
-
-
-def upload_ahead(frames: Iterable[Frame], device: torch.device) -> Iterator[Frame]:
-    """The frames, each on its way to the device from when it is asked for; as they are for a CPU.
-
-    In a :class:`DecodeAhead`, that is while earlier frames are tracked.
-    """
-    if device.type == "cpu":
-        yield from frames
-        return
-    upload = FrameUpload(device)
-    for frame in frames:
-        yield frame if frame.image is None else replace(frame, uploaded=upload(check_image(frame.image)))
 
 
 @dataclass

@@ -254,14 +254,9 @@ class Targets:
         """As :class:`HostSearch`, waiting for the device once."""
         config = self.config
         with stage({target.view for target in targets}, "score"):
-            told = DeviceSearch.told(config, targets, self._pool.device)
-            found, first = [], 0
-            for _, same in groupby(targets, key=lambda target: target.view):
-                of_view = list(same)
-                part = told[:, first : first + len(of_view)]
-                found.append(self._device_search(of_view)(part).report)
-                first += len(of_view)
-            report = torch.cat(found).cpu().double().numpy()
+            searches = [self._device_search(list(same)) for _, same in groupby(targets, key=lambda target: target.view)]
+            reports = [search().report for search in searches]
+            report = torch.cat(reports).cpu().double().numpy()
             success = [bool(flag) for flag in report[:, 1]]
             for target, succeeded, counts in zip(targets, success, report[:, 2:4].astype(int).tolist(), strict=True):
                 target.move(target.box_xywh, succeeded, config)

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
+_MOST_PENDING = 64  # stages whose time nobody has read
+
 
 class StageClock:
     """Adds up the time of named stages until :meth:`lap` reads and clears it.
@@ -22,13 +24,15 @@ class StageClock:
         self._cuda = device.type == "cuda"
         self._seconds: dict[str, float] = {}
         self._events: deque[tuple[str, float, torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._free: list[torch.cuda.Event] = []
 
     @contextmanager
     def stage(self, name: str, share: float = 1.0) -> Iterator[None]:
         """Count the time of the ``with`` block, or the share of it, towards the stage."""
         if self._cuda:
-            self._fold(wait=False)
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            if len(self._events) >= _MOST_PENDING:
+                self._fold(wait=False)
+            start, end = (self._free.pop() if self._free else torch.cuda.Event(enable_timing=True) for _ in range(2))
             stream = torch.cuda.current_stream(self._device)
             start.record(stream)
             yield
@@ -52,6 +56,7 @@ class StageClock:
         while self._events and self._events[0][3].query():
             name, share, start, end = self._events.popleft()
             self._add(name, share * start.elapsed_time(end) / 1000)
+            self._free += start, end
 
     def _add(self, name: str, seconds: float) -> None:
         self._seconds[name] = self._seconds.get(name, 0.0) + seconds

@@ -21,7 +21,7 @@ from .config import PresetName, TrackerConfig
 from .errors import InputError
 from .frame import check_boxes
 from .results import BoxWriter, OverlayVideo, check_writable, draw_boxes, write_json
-from .run import BadFrame, OnBadFrame, RunStatistics, Step, decode_threads, run_tracker, upload_ahead
+from .run import BadFrame, OnBadFrame, RunStatistics, Step, decode_threads, run_tracker
 from .sequence import DecodeAhead, Frame, open_camera, open_sequence
 from .sequence import Sequence as FrameSequence
 from .tracker import Tracker
@@ -94,7 +94,7 @@ def _track(options: Options) -> int:
     ended_by: BaseException | None = None
     with ExitStack() as stack:
         decoded = islice(sequence.frames(decode_threads(tracker.device)), options.max_frames)
-        frames = stack.enter_context(DecodeAhead(upload_ahead(decoded, tracker.device)))
+        frames = stack.enter_context(DecodeAhead(decoded))
         first, boxes_xywh = _first_boxes(options, sequence, frames)
         truth = _comparable_truth(sequence, len(boxes_xywh))
         watchers = _watchers(options, sequence, truth, stack)

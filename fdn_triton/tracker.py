@@ -14,11 +14,10 @@ from torch import Tensor
 
 from .backbone import Backbone
 from .config import TrackerConfig
-from .device import choose_device, convolution_dtype
+from .device import choose_device, convolution_dtype, upload
 from .errors import InputError
 from .frame import check_boxes, check_image
 from .frame_features import FeatureProvider, FrameFeatures
-from .frame_upload import FrameUpload
 from .online import Update
 from .target import TrackResult
 from .targets import Targets
@@ -83,7 +82,6 @@ class Tracker:
         ).to(self.device)
         self._features_of_size = partial(features, self._backbone)
         self._mean = torch.tensor(self.weights.mean, dtype=torch.float32, device=self.device)
-        self._upload = None if self.device.type == "cpu" else FrameUpload(self.device)
         self._targets = Targets(self.config, self.weights, self.device)
         self._view: View | None = None
         self._next_id = 0
@@ -180,8 +178,8 @@ class Tracker:
         Raises:
             InputError: there is no target, or an image that cannot be used.
         """
-        self.begin_update(image)
-        return self.finish_update()
+        self._begin_update(image)
+        return self._finish_update()
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -190,6 +188,9 @@ class Tracker:
 
         The image must stay as it is until the second half.
         """
+        self._begin_update(image)
+
+    def _begin_update(self, image: NDArray[np.uint8] | Tensor) -> None:
         if self._view is None or not self._targets.of(self._view):
             raise InputError("the tracker has no target: call init(image, boxes_xywh) or add(image, boxes_xywh)")
         self._targets.expect(self._view, self._frame(image))
@@ -198,6 +199,9 @@ class Tracker:
     @torch.no_grad()
     def finish_update(self) -> TrackResult:
         """The second half of :meth:`update`: what was found in the frame that :meth:`begin_update` took."""
+        return self._finish_update()
+
+    def _finish_update(self) -> TrackResult:
         if self._view is None or not self._targets.expects(self._view):
             raise InputError("no frame was begun: call begin_update(image) before finish_update()")
         return self._targets.result(self._view)
@@ -214,10 +218,7 @@ class Tracker:
 
     def _frame(self, image: NDArray[np.uint8] | Tensor) -> Tensor:
         """The image, checked, on the tracker's device."""
-        frame = check_image(image)
-        if self._upload is None or frame.device.type != "cpu":
-            return frame.to(self.device)
-        return self._upload(frame).get()
+        return upload(check_image(image), self.device)
 
     def _add(self, frame: Tensor, boxes_xywh: NDArray[np.float64]) -> tuple[Update, ...]:
         with self.clock.stage("features"):

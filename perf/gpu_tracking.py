@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib import import_module
@@ -26,6 +26,7 @@ from unittest import mock
 import numpy as np
 import torch
 from floors import Floors, Work, environment, measure_floors
+from numpy.typing import NDArray
 from own_process import in_own_process
 from scaling_scene import BASE_WH, Scene
 
@@ -35,10 +36,8 @@ from fdn_triton.evaluation.cropping import CroppedFeatures
 from fdn_triton.evaluation.metrics import overlaps
 from fdn_triton.frame import network_size
 from fdn_triton.frame_features import FrameFeatures
-from fdn_triton.frame_source import DecodeAhead, Frame
 from fdn_triton.heads import HIDDEN
 from fdn_triton.results import write_json
-from fdn_triton.run import upload_ahead
 
 RESULTS = Path(__file__).parent / "results"
 OURS, EAGER, CROPS = "fdn_triton", "eager PyTorch", "MDNet's crops"
@@ -119,8 +118,7 @@ def measure_case(case: Case) -> Iterator[Row]:
         tracker.init(scene.frame(0), scene.boxes(0, case.targets))
         if case.provider == EAGER:
             without_graphs(tracker)
-        images = (Frame(i, scene.frame(i)) for i in range(1, case.skipped + case.frames + 1))
-        frames = stack.enter_context(DecodeAhead(upload_ahead(images, tracker.device)))
+        frames = (scene.frame(i) for i in range(1, case.skipped + case.frames + 1))
         _follow(tracker, islice(frames, case.skipped))
         _wait(tracker.device)
         tracker.clock.lap()
@@ -142,12 +140,8 @@ def measure_case(case: Case) -> Iterator[Row]:
     )
 
 
-def _follow(tracker: Tracker, frames: Iterator[Frame] | DecodeAhead[Frame]) -> list[TrackResult]:
-    results = []
-    for frame in frames:
-        assert frame.image is not None
-        results.append(tracker.update(frame.image if frame.uploaded is None else frame.uploaded.get()))
-    return results
+def _follow(tracker: Tracker, frames: Iterable[NDArray[np.uint8]]) -> list[TrackResult]:
+    return [tracker.update(frame) for frame in frames]
 
 
 @contextmanager

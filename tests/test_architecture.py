@@ -22,7 +22,6 @@ LAYERS = (
         "rectangle",
         "timing",
         "cuda_graph",
-        "frame_upload",
         "kernels",
         "roi_pool",
         "scratch",

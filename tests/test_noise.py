@@ -79,5 +79,6 @@ def test_a_gpu_reads_the_same_numbers() -> None:
         read = []
         for device in (CPU, torch.device("cuda:0")):
             of_device = table(300, device)
-            read.append(of_device.read(of_device.places(2, 300, generators(1, 2))[1], 300).cpu())
+            places = of_device.places(2, 300, generators(1, 2))[1]
+            read.append(of_device.read(places.to(device), 300).cpu())
         assert torch.equal(*read)

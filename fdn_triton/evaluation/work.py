@@ -26,7 +26,7 @@ from .. import report
 from ..errors import InputError
 from ..frame_source import DecodeAhead, image_frames
 from ..results import unwritable
-from ..run import RunStatistics, decode_threads, run_in_turns, run_tracker, upload_ahead
+from ..run import RunStatistics, decode_threads, run_in_turns, run_tracker
 from ..tracker import Tracker
 from .otb import Entry
 from .profiles import Profile
@@ -84,7 +84,7 @@ class Unit:
         reported, reported_at = 0, -math.inf
         decoded = image_frames(images, max(1, decode_threads(tracker.device) // settings.lockstep))
         run = run_in_turns if in_turns else run_tracker
-        with DecodeAhead(upload_ahead(decoded, tracker.device)) as frames:
+        with DecodeAhead(decoded) as frames:
             for step in run(tracker, frames, self.part.box_xywh):
                 if step is not None:
                     statistics.add(step)
