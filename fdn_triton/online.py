@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .device import upload
@@ -53,7 +54,7 @@ class SampleMemory:
         self.first_row = first_row
         self.capacity = self.capacity_of(frames, rows_per_frame, first_rows)
         self.next_row = 0
-        self._frames: deque[tuple[int, int]] = deque(maxlen=frames)  # first row, of this memory's, and number of rows
+        self._rows: deque[NDArray[np.int64]] = deque(maxlen=frames)  # of the pool, per frame
 
     @staticmethod
     def capacity_of(frames: int, rows_per_frame: int, first_rows: int) -> int:
@@ -62,7 +63,7 @@ class SampleMemory:
 
     def __len__(self) -> int:
         """Frames held."""
-        return len(self._frames)
+        return len(self._rows)
 
     def append(self, features: Tensor) -> None:
         """Remember the samples [n, width] of one more frame; the oldest frame is forgotten when the memory is full."""
@@ -74,15 +75,15 @@ class SampleMemory:
 
     def appended(self, count: int) -> None:
         """One more frame's rows, so many, have been written from ``next_row`` on, around the ring's end."""
-        self._frames.append((self.next_row, count))
+        rows = np.arange(self.next_row, self.next_row + count, dtype=np.int64)
+        if self.next_row + count > self.capacity:
+            rows %= self.capacity
+        self._rows.append(rows + self.first_row)
         self.next_row = (self.next_row + count) % self.capacity
 
     def of_last(self, frames: int) -> Tensor:
         """The pool's rows [n] that hold the samples of the most recent ``frames`` frames; on the host."""
-        starts, counts = np.array(list(self._frames)[-frames:], dtype=np.int64).T
-        ends = counts.cumsum()
-        rows = np.arange(ends[-1]) + np.repeat(starts - ends + counts, counts)
-        return torch.from_numpy(rows % self.capacity + self.first_row)
+        return torch.from_numpy(np.concatenate(list(self._rows)[-frames:]))
 
 
 class Lesson(NamedTuple):

@@ -100,4 +100,9 @@ class PackedConvolution:
 
     def __call__(self, x: Tensor) -> Tensor:
         """[N, C, H, W] of the filters' type, best channels-last in memory, to what the convolution makes of it."""
+        step = self._convolution.stride[1]
+        one_column = x.shape[3] - self._convolution.dilation[1] * (self._convolution.kernel_size[1] - 1) <= step
+        if one_column and x.dtype == torch.bfloat16:
+            # oneDNN leaves a single column unwritten on CPUs with AMX (conv1 and conv2; PyTorch 2.11, 2026-11-26).
+            return self(F.pad(x, (0, step)))[..., :1].contiguous(memory_format=torch.channels_last)
         return torch.ops.mkldnn._convolution_pointwise(x, self._weight, self._bias, *self._geometry, "none", [], "")

@@ -32,6 +32,7 @@ from triton.backends.driver import DriverBase
 from triton.runtime.jit import JITFunction
 
 from fdn_triton import kernels
+from fdn_triton.kernels import ring_rows, target_boxes
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -225,6 +226,12 @@ def tracker_calls(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object
     yield "behind conv1", partial(kernels.lrn_max_pool, channels_last(1, 96, 281, 500))
     frame, mean = empty(360, 640, 3, like=torch.uint8), empty(3, like=torch.float32)
     yield "frame", partial(kernels.resize_subtract_mean, frame, (562, 1000), mean, dtype)
+    targets, drawn, counts = empty(8, 4), empty(8, 400, 4), empty(8, like=torch.int64)
+    limits = target_boxes.Limits((1000, 562), 10.0)
+    yield "boxes", lambda: target_boxes.boxes_around(targets, empty(8, 256, 3), 0.6, 1.0, 1.05, limits)
+    yield "samples", lambda: target_boxes.first_overlapping(drawn, targets, 0.3, 200, above=False)
+    pool, rows = empty(10_000, 4608), empty(8, 200, 4608)
+    yield "memory", lambda: ring_rows.append_to_rings(pool, rows, counts, counts, counts, 4150)
     for heads in (1, 16, 64):
         weights = [empty(heads, *shape) for shape in ((512, 4608), (512, 512), (2, 512))]
         biases = [empty(heads, rows) for rows in (512, 512, 2)]
@@ -236,7 +243,7 @@ def tracker_calls(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object
 
 def compile_all(targets: list[str], wanted: Callable[[str], bool]) -> Iterator[Compiled]:
     """Every wanted kernel for every dtype and target, each as soon as it is known."""
-    for module in ("roi_sampling", "lrn_pool", "resize_subtract_mean", "score_heads"):
+    for module in ("roi_sampling", "lrn_pool", "resize_subtract_mean", "score_heads", "target_boxes", "ring_rows"):
         _send_to_triton(import_module(f"{kernels.__name__}.{module}"))
     for target in targets:
         with launches_compile(target, wanted) as found:

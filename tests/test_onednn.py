@@ -148,7 +148,7 @@ def test_it_is_faster_on_amds_cpus_of_wide_vectors(
 @needs_packing
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("channels", "out", "kernel", "stride"), [(3, 96, 7, 2), (96, 256, 5, 2), (256, 512, 3, 1)])
-@pytest.mark.parametrize("size_hw", [(100, 180), (9, 40), (17, 7)])
+@pytest.mark.parametrize("size_hw", [(100, 180), (9, 40), (17, 7), (27, 9)])
 def test_packed_filters_convolve_as_others(
     dtype: torch.dtype, channels: int, out: int, kernel: int, stride: int, size_hw: tuple[int, int]
 ) -> None:

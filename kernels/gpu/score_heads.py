@@ -39,7 +39,9 @@ class _Config(NamedTuple):
 
 # BLOCK_M, BLOCK_N, warps, and the share of the peak arithmetic rate that products of this tile get.
 _TENSOR_CORE_TILES = ((128, 256, 8, 0.7), (128, 128, 8, 0.7), (64, 128, 4, 0.7), (32, 64, 4, 0.7), (16, 128, 4, 0.7))
+_HOPPER_TILES_IN_PARTS = ((128, 64, 4, 0.47), (64, 64, 4, 0.42))
 _FMA_TILES = ((128, 64, 4, 0.33), (32, 32, 2, 0.22))
+_ALONE = 0.75  # of its share gets a program in parts that has a multiprocessor to itself
 _MIN_BLOCK = 16  # of tl.dot
 _MIN_SPLIT = 512  # inputs: with fewer, a program ends before its loads are well under way
 _X_TILE_BYTES = 16 << 10  # of one stage: more partial sums than that do not fit AMD's registers
@@ -60,6 +62,7 @@ def _select_config(
     precision: str = "ieee",
     in_splits: int = 1,
     may_split: bool = True,
+    on_hopper: bool = False,
 ) -> _Config:
     """The tile and the splits that take least time, as counted for an H100.
 
@@ -77,13 +80,16 @@ def _select_config(
         64  fc5+fc6  128x256  1       256       101      17 for L2
 
     None of it was measured; it ranks tiles. BLOCK_K is a cache line, 128 bytes. With 96 KB in flight the latency of the
-    L2 cache is hidden from one multiprocessor. 128x256 would spill registers in TF32, and so would the parts of a cache
-    line of fp32 numbers. AMD's products of fp32 have no parts and no tensor cores here, and bank conflicts of operands
-    in shared memory leave a third of the peak or less.
+    L2 cache is hidden from one multiprocessor. 128x256 would spill registers in TF32. AMD's products of fp32 have no
+    parts and no tensor cores here, and bank conflicts of operands in shared memory leave a third of the peak or less.
+
+    Products in parts by Hopper's instructions have tiles of their own, the fastest of 158 on an H200 (T of 1, 8 and 64,
+    K = 256), and the share that was measured. There, and not on others, a cache line of them fits the registers.
 
     Args:
         in_splits: into so many partial sums the inputs are split.
         may_split: the outputs may be handed over as partial sums.
+        on_hopper: whether that is where it runs.
     """
     exact = dtype == torch.float32 and precision == "ieee"
     in_parts = precision == "tf32x3"
@@ -91,9 +97,11 @@ def _select_config(
     peak = peak / 3 if in_parts else peak
     size = dtype.itemsize
     x_size = size if in_splits == 1 else 4 * in_splits
-    block_k = 16 if exact or in_parts else 128 // size
+    in_parts_of_lines = in_parts and on_hopper and in_splits == 1  # partial sums of several fill the registers
+    block_k = 16 if exact or (in_parts and not in_parts_of_lines) else 128 // size
     best, least = None, float("inf")
-    for block_m, block_n, num_warps, share in _FMA_TILES if exact else _TENSOR_CORE_TILES:
+    tiles = _FMA_TILES if exact else _HOPPER_TILES_IN_PARTS if in_parts_of_lines else _TENSOR_CORE_TILES
+    for block_m, block_n, num_warps, share in tiles:
         block_n = max(_MIN_BLOCK, min(block_n, triton.next_power_of_2(n_out)))
         if block_k * block_m * x_size > _X_TILE_BYTES or (block_n == 256 and size != 2):
             continue
@@ -101,17 +109,16 @@ def _select_config(
             if splits > 1 and (not may_split or n_in < splits * _MIN_SPLIT):
                 break
             programs = n_heads * triton.cdiv(n_rows, block_m) * triton.cdiv(n_out, block_n) * splits
+            rate = share * peak * (_ALONE if in_parts_of_lines and programs <= _MULTIPROCESSORS else 1.0)
             waves = triton.cdiv(programs, _MULTIPROCESSORS)
             read = (block_m * x_size + block_n * size) * n_in / splits
             products = 2 * block_m * block_n * n_in / splits
             partial_sums = 4 * splits * n_heads * n_rows * n_out if splits > 1 else 0
-            seconds = max(
-                waves * read / _MULTIPROCESSOR_RATE, programs * read / _L2_RATE, waves * products / (share * peak)
-            )
+            seconds = max(waves * read / _MULTIPROCESSOR_RATE, programs * read / _L2_RATE, waves * products / rate)
             seconds += 8 * partial_sums / _L2_RATE
             if seconds < least:
                 stage = block_k * (block_m * x_size + block_n * size)
-                num_stages = max(2, min(5, 1 + _IN_FLIGHT_BYTES // stage))
+                num_stages = max(2, min(4 if in_parts_of_lines else 5, 1 + _IN_FLIGHT_BYTES // stage))
                 best, least = _Config(block_m, block_n, block_k, splits, num_warps, num_stages), seconds
     assert best is not None
     return best
@@ -281,7 +288,8 @@ def _layer_fwd(
     """
     in_splits, n_heads, n_rows, n_in = x.shape
     n_out, hidden = weight.shape[1], scores is None
-    config = _select_config(n_heads, n_rows, n_in, n_out, weight.dtype, precision, in_splits, may_split=hidden)
+    on_hopper = _target() == ("cuda", 90)
+    config = _select_config(n_heads, n_rows, n_in, n_out, weight.dtype, precision, in_splits, hidden, on_hopper)
     n_tiles = triton.cdiv(n_out, config.block_n)
     if scores is None:
         dtype = torch.float32 if config.splits > 1 else weight.dtype
