@@ -162,11 +162,11 @@ def _fine_tune_group(
         for head in running:
             results[head] = (number, values[head])
         stopped = [head for head in running if values[head] < threshold]
-        for head in stopped:
-            tuner.stop(head)
         running = [head for head in running if head not in stopped]
         if not running:
             break
+        for head in stopped:
+            tuner.stop(head)
     tuner.finish()
     return results
 

@@ -61,7 +61,7 @@ def test_heads_together_stop_one_by_one() -> None:
     tuner = ScriptedTuner([[0.5, 0.005, 0.5], [0.4, 9.0, 0.009], [0.001, 0.3, 0.3], [0.0, 0.0, 0.0]], together=True)
     results = fine_tune(tuner, torch.ones(300, 2), lessons(3), 0.1, 4, 0.01)
     assert results == [(3, pytest.approx(0.001)), (1, pytest.approx(0.005)), (2, pytest.approx(0.009))]
-    assert tuner.told == [([3, 2, 1], 0.1), "step", "stop 1", "step", "stop 2", "step", "stop 0", "finish"]
+    assert tuner.told == [([3, 2, 1], 0.1), "step", "stop 1", "step", "stop 2", "step", "finish"]
 
 
 def test_heads_together_without_a_threshold_report_their_last_losses() -> None:
