@@ -206,21 +206,22 @@ def main() -> int:
     targets = (1, 2) if options.quick else (1, 8, 64)
     frames, skipped = (4, 2) if options.quick else (options.frames, 21)
     wanted = [(OURS, count) for count in targets] + [(EAGER, 1), (CROPS, 1)]
+    path = options.json
+    if path is None and not options.quick and device.type != "cpu":
+        slug = "".join(c if c.isalnum() else "-" for c in str(known["device"]).lower())
+        path = RESULTS / f"gpu-tracking-{slug}-{known.get('date')}.json"
     print(TABLE_HEAD)
     for provider, count in wanted:
         case = Case(provider, count, frames if provider != CROPS else max(2, frames // 10), skipped, options.device,
                     options.quick)  # fmt: skip
         rows.append(_measured(case, floors, deadline - time.monotonic()))
         print(table_line(rows[-1]), flush=True)
+        if path is not None:  # after each row: who stops this has what was measured
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, {**known, "floors": floors and asdict(floors), "rows": [asdict(row) for row in rows]})
     for sentence in comparisons(rows):
         print(sentence)
-    path = options.json
-    if path is None and not options.quick and device.type != "cpu":
-        slug = "".join(c if c.isalnum() else "-" for c in str(known["device"]).lower())
-        path = RESULTS / f"gpu-tracking-{slug}-{known.get('date')}.json"
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, {**known, "floors": floors and asdict(floors), "rows": [asdict(row) for row in rows]})
         print(f"written to {path}")
     return 1 if any(row.problem for row in rows) else 0
 

@@ -69,7 +69,8 @@ def _hidden_layer_configs(dtype: str) -> Iterator[Config]:
     """Tile, splits, warps, stages."""
     tiles = ((32, 64, 4), (64, 64, 4), (64, 128, 4), (64, 256, 8), (128, 64, 4), (128, 128, 4), (128, 128, 8))
     for (block_m, block_n, warps), splits in product((*tiles, (128, 256, 8)), (1, 2, 4, 8)):
-        yield (block_m, block_n, 64, splits, warps, 4) if dtype == "fp16" else (block_m, block_n, 16, splits, warps, 3)
+        for block_k, stages in ((64, 4),) if dtype == "fp16" else ((16, 3), (32, 3), (32, 4)):
+            yield block_m, block_n, block_k, splits, warps, stages
 
 
 def _last_layers_configs(dtype: str) -> Iterator[Config]:
@@ -81,10 +82,10 @@ SWEEPS = {
     "max_roi_align": Sweep("max_roi_align", "max_roi_align", lambda *sizes: True, _roi_configs),
     "lrn_max_pool": Sweep("lrn_max_pool", "lrn_pool", lambda *sizes: True, _lrn_configs),
     "score_heads, hidden layers": Sweep(
-        "score_heads", "score_heads", lambda *sizes, may_split: may_split, _hidden_layer_configs
+        "score_heads", "score_heads", lambda *sizes, may_split, **target: may_split, _hidden_layer_configs
     ),
     "score_heads, last layers": Sweep(
-        "score_heads", "score_heads", lambda *sizes, may_split: not may_split, _last_layers_configs
+        "score_heads", "score_heads", lambda *sizes, may_split, **target: not may_split, _last_layers_configs
     ),
 }
 

@@ -19,7 +19,10 @@ from fdn_triton.kernels.gpu import score_heads as gpu
 
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="looks into Triton's interpreter")
 HALF_TYPES = (torch.float16, torch.bfloat16)
-TILES = (*((*tile, 32) for tile in gpu._TENSOR_CORE_TILES), *((*tile, 16) for tile in gpu._FMA_TILES))
+TILES = (
+    *((*tile, 32) for tile in (*gpu._TENSOR_CORE_TILES, *gpu._HOPPER_TILES_IN_PARTS)),
+    *((*tile, 16) for tile in gpu._FMA_TILES),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -80,7 +83,7 @@ class Case:
 def with_config(monkeypatch: pytest.MonkeyPatch, config: gpu._Config) -> None:
     """All layers are computed so, hidden ones in splits."""
 
-    def select(*arguments: Any, may_split: bool) -> gpu._Config:
+    def select(*arguments: Any, may_split: bool, **target: Any) -> gpu._Config:
         return config if may_split else config._replace(splits=1)
 
     monkeypatch.setattr(gpu, "_select_config", select)
@@ -258,6 +261,19 @@ def test_tiles_of_the_tracker(n_heads: int, fc4: tuple[int, ...], last: tuple[in
     first = gpu._select_config(n_heads, 256, 4608, 512, dtype)
     assert first == fc4
     assert gpu._select_config(n_heads, 256, 512, 512, dtype, "ieee", first.splits, may_split=False) == last
+
+
+@pytest.mark.parametrize(
+    ("n_heads", "tile", "splits"), [(1, (64, 64, 32), 4), (8, (128, 64, 32), 2), (64, (128, 64, 32), 1)]
+)
+def test_products_in_parts_have_their_own_tiles_on_hopper(n_heads: int, tile: tuple[int, ...], splits: int) -> None:
+    """The fastest that were found, and nowhere else."""
+    config = gpu._select_config(n_heads, 256, 4608, 512, torch.float32, "tf32x3", on_hopper=True)
+    assert (config[:3], config.splits) == (tile, splits)
+    assert (config.num_stages - 1) * config.block_k * (config.block_m + config.block_n) * 4 <= 96 << 10
+    for dtype, precision in ((torch.float32, "ieee"), (torch.float32, "tf32"), (torch.float16, "ieee")):
+        elsewhere = gpu._select_config(n_heads, 256, 4608, 512, dtype, precision)
+        assert gpu._select_config(n_heads, 256, 4608, 512, dtype, precision, on_hopper=True) == elsewhere
 
 
 def test_what_any_selection_keeps_to() -> None:

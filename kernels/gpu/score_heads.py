@@ -289,7 +289,9 @@ def _layer_fwd(
     in_splits, n_heads, n_rows, n_in = x.shape
     n_out, hidden = weight.shape[1], scores is None
     on_hopper = _target() == ("cuda", 90)
-    config = _select_config(n_heads, n_rows, n_in, n_out, weight.dtype, precision, in_splits, hidden, on_hopper)
+    config = _select_config(
+        n_heads, n_rows, n_in, n_out, weight.dtype, precision, in_splits, may_split=hidden, on_hopper=on_hopper
+    )
     n_tiles = triton.cdiv(n_out, config.block_n)
     if scores is None:
         dtype = torch.float32 if config.splits > 1 else weight.dtype
