@@ -158,6 +158,8 @@ class TrackerConfig:
     """Spread of their sizes, exponents of scale_step."""
     negative_iou: float = 0.3
     """A negative overlaps the target by less."""
+    negatives_interval: int = 1
+    """Frames from one whose negatives are remembered to the next: they need features far around the target."""
     long_memory: int = 100
     """Successful frames whose positives are kept, and used by long-term updates."""
     short_memory: int = 20

@@ -62,7 +62,7 @@ class DeviceSearch:
         self._first_rows = upload(first_rows, view.scale.device)
         self._capacities = [kind[0].capacity for kind in memories]
         self._pool = memories[0][0].pool
-        self._told = torch.empty(6, len(targets), dtype=torch.float64, device="cpu", pin_memory=self._pool.is_cuda)
+        self._told = torch.empty(7, len(targets), dtype=torch.float64, device="cpu", pin_memory=self._pool.is_cuda)
         self._capture = capture
         self._graph: CapturedSequence[Found] | None = None
         self._graph_map: Tensor | None = None
@@ -96,10 +96,10 @@ class DeviceSearch:
         return found
 
     def _tell(self) -> Tensor:
-        """What the device is told of the targets: [6, S] float64 in memory that it can read.
+        """What the device is told of the targets: [7, S] float64 in memory that it can read.
 
-        These are three places to read draws from, the spread of the candidates' centres in target sizes, and the rows
-        of the memories for positives and negatives where this frame's begin.
+        These are three places to read draws from, the spread of the candidates' centres in target sizes, the rows of
+        the memories for positives and negatives where this frame's begin, and 1 where it gives negatives, else 0.
         """
         targets, told = self._targets, self._told.numpy()
         generators = [target.generator for target in targets]
@@ -107,6 +107,7 @@ class DeviceSearch:
         told[3] = [target.translation for target in targets]
         told[4] = [target.positives.next_row for target in targets]
         told[5] = [target.negatives.next_row for target in targets]
+        told[6] = [target.next_gives_negatives(self._config) for target in targets]
         return self._told
 
     def _search(self, of_boxes: Callable[[Tensor], Tensor], boxes_xywh: Tensor, told: Tensor) -> Found:
@@ -124,10 +125,10 @@ class DeviceSearch:
             refined = torch.where(success, refined, found)
         start = refined if config.search_from_refined else found
         *samples, counts = self._sampler.samples(start, draws.positives, draws.negatives)
-        counts = counts * success
+        counts = counts * success * torch.stack((torch.ones_like(told[6]), told[6]), dim=1).long()
         features = of_boxes(torch.cat(samples, dim=1))
         kinds = features.split([boxes.shape[1] for boxes in samples], dim=1)
-        numbers = zip(kinds, counts.unbind(1), self._first_rows, told[4:].long(), self._capacities, strict=True)
+        numbers = zip(kinds, counts.unbind(1), self._first_rows, told[4:6].long(), self._capacities, strict=True)
         for rows, count, first, next_rows, capacity in numbers:
             append_to_rings(self._pool, rows, count, first, next_rows, capacity)
         report = torch.cat((score[:, None], success.float(), counts.float(), refined / self._view.scale), dim=1)

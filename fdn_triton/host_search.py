@@ -60,10 +60,11 @@ class HostSearch:
             success = [value > self._config.score_threshold for value in score.tolist()]
             refined = self._refined(targets, found, best_xywh, success)
         start = refined if self._config.search_from_refined else found
+        give_negatives = [target.next_gives_negatives(self._config) for target in targets]
         for target, box, succeeded in zip(targets, start, success, strict=True):
             target.move(box, succeeded, self._config)
         followed = [i for i, succeeded in enumerate(success) if succeeded]
-        self._collect([targets[i] for i in followed], draws.part(followed))
+        self._collect([targets[i] for i in followed], draws.part(followed), [give_negatives[i] for i in followed])
         in_images = torch.cat([boxes / view.scale for view, boxes in by_view(targets, refined)])
         return in_images.double().numpy(), score.tolist(), success
 
@@ -90,13 +91,14 @@ class HostSearch:
                 refined[i] = target.regressor.refine(features[0], best_xywh[i]).mean(dim=0)
         return refined
 
-    def _collect(self, targets: Sequence[Target], draws: Draws) -> None:
-        """Remember positives and negatives around the targets that were found (MDNet)."""
+    def _collect(self, targets: Sequence[Target], draws: Draws, give_negatives: Sequence[bool]) -> None:
+        """Remember positives, and negatives of those that give them, around the targets that were found (MDNet)."""
         with stage({target.view for target in targets}, "collect"):
             drawn = []
-            for target, near, far in zip(targets, draws.positives, draws.negatives, strict=True):
+            for target, near, far, gives in zip(targets, draws.positives, draws.negatives, give_negatives, strict=True):
                 positives, negatives, counts = target.sampler(self._config).samples(target.box_xywh, near, far)
                 n_positives, n_negatives = counts.tolist()
+                n_negatives *= gives
                 drawn.append((target, positives[:n_positives], negatives[:n_negatives]))
         for view, same in groupby(drawn, key=lambda each: each[0].view):
             samples = list(same)
@@ -106,4 +108,5 @@ class HostSearch:
                 for target, positives, negatives in samples:
                     features = view.features.of_boxes(torch.cat((positives, negatives))).to(self._dtype)
                     target.positives.append(features[: len(positives)])
-                    target.negatives.append(features[len(positives) :])
+                    if len(negatives):
+                        target.negatives.append(features[len(positives) :])

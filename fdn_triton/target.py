@@ -68,6 +68,10 @@ class Target:
         round_to = self.view.pixel if config.round_boxes else None
         return TargetSampler(config, self.view.frame_wh, self.generator, round_to)
 
+    def next_gives_negatives(self, config: TrackerConfig) -> bool:
+        """Whether negatives of the next frame are to be remembered, if it is a success."""
+        return (self.frames + 1) % config.negatives_interval == 0
+
     def move(self, box_xywh: Tensor, succeeded: bool, config: TrackerConfig) -> None:
         """Search on from the box [4], in a wider surrounding after a failure."""
         self.box_xywh = box_xywh

@@ -262,7 +262,8 @@ class Targets:
                 target.move(target.box_xywh, succeeded, config)
                 if succeeded:
                     target.positives.appended(counts[0])
-                    target.negatives.appended(counts[1])
+                    if counts[1]:
+                        target.negatives.appended(counts[1])
         return report[:, 4:], report[:, 0].tolist(), success
 
     def _device_search(self, targets: Sequence[Target]) -> DeviceSearch:

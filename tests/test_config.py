@@ -72,6 +72,7 @@ EVERY_SUCCESS = {
     "positive_scale": 5.0,
     "negative_translation": 2.0,
     "negative_scale": 5.0,
+    "negatives_interval": 1,
     "long_memory": 100,
     "short_memory": 20,
 }

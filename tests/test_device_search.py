@@ -74,8 +74,8 @@ def assert_same(results: list[TrackResult], others: list[TrackResult]) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"round_boxes": True, "search_from_refined": True, "score_threshold": 1.5}],
-    ids=["paper", "rounded and failing"],
+    [{}, {"round_boxes": True, "search_from_refined": True, "score_threshold": 1.5}, {"negatives_interval": 2}],
+    ids=["paper", "rounded and failing", "negatives of every other frame"],
 )
 def test_boxes_are_those_of_the_other_way(changes: dict[str, Any]) -> None:
     """Captured: trunk, search and the iteration are replayed; a failed frame's samples are not remembered."""
@@ -87,7 +87,7 @@ def test_boxes_are_those_of_the_other_way(changes: dict[str, Any]) -> None:
     assert_same(results, expected)
     for target, other in zip(captured._targets._targets, tracker._targets._targets, strict=True):
         assert torch.equal(target.generator.get_state(), other.generator.get_state())
-        assert len(target.positives) == len(other.positives)
+        assert (len(target.positives), len(target.negatives)) == (len(other.positives), len(other.negatives))
     if "score_threshold" in changes:
         assert not all(result.success.all() for result in results), "some frame must fail"
     replays = [graph.replays for graph in graphs]

@@ -148,3 +148,15 @@ def test_a_target_mostly_outside_has_positives_that_overlap_it_well() -> None:
     _, near, far = Draws.of(tracker.config, [target.generator])
     _, _, counts = target.sampler(tracker.config).samples(target.box_xywh[None], near, far)
     assert counts[0, 0] > 10
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_negatives_are_remembered_at_their_interval(interval: int) -> None:
+    """Positives of every frame that is a success; the first frame has both, and counts as the first."""
+    tracker = tracker_of(negatives_interval=interval, score_threshold=-100.0)
+    tracker.init(picture(0), truth(0))
+    target = only_target(tracker)
+    for number in range(2, 9):
+        tracker.update(picture(number - 1))
+        assert len(target.positives) == number
+        assert len(target.negatives) == 1 + number // interval - 1 // interval
