@@ -77,7 +77,8 @@ class Backbone(nn.Module):
         """
         x = frame.to(self.dtype)
         if self._rectifies and not (torch.is_grad_enabled() and frame.requires_grad):
-            x = F.pad(x, (0, 0, 0, 0, 0, self.input_channels - x.shape[1]))
+            if x.shape[1] < self.input_channels:
+                x = F.pad(x, (0, 0, 0, 0, 0, self.input_channels - x.shape[1]))
             for i, layer in enumerate(self._rectified_convolutions):
                 x = torch.cudnn_convolution_relu(x, *layer, dilation=(1, 1), groups=1)
                 x = normalise_and_pool(x) if i < POOLED_LAYERS else x
@@ -93,18 +94,20 @@ class Backbone(nn.Module):
 
     @property
     def _rectifies(self) -> bool:
-        """Whether convolution, bias and ReLU are one operation here."""
-        return self.device.type == "cuda" and torch.version.hip is None and torch.backends.cudnn.enabled
+        """Whether convolution, bias and ReLU are one operation here: one without a derivative, and measured in fp16."""
+        cudnn = torch.backends.cudnn
+        on_nvidia = self.device.type == "cuda" and torch.version.hip is None and cudnn.enabled and cudnn.is_available()
+        return on_nvidia and self.dtype == torch.float16 and not self.conv1.weight.requires_grad
 
     @property
     def input_channels(self) -> int:
         """Of the frames that are convolved without a copy."""
-        return _CHANNELS_IN_FP16 if self._rectifies and self.dtype == torch.float16 else 3
+        return _CHANNELS_IN_FP16 if self._rectifies else 3
 
     @cached_property
     def _rectified_convolutions(self) -> list[tuple[Tensor, Tensor, tuple[int, ...], Any]]:
-        """Weight, bias, padding and stride of every layer: the first one's weight has :attr:`input_channels`, the
-        last one's holds the scale."""
+        """Weight, bias, stride and padding of every layer: the first one's weight has :attr:`input_channels`, the last
+        one's holds the scale. Made and renewed as :attr:`unpadded_convolutions` is."""
         layers = []
         convolutions = self.convolutions()
         for i, convolution in enumerate(convolutions):

@@ -159,11 +159,12 @@ class TrackerConfig:
     negative_iou: float = 0.3
     """A negative overlaps the target by less."""
     negatives_interval: int = 1
-    """Frames from one whose negatives are remembered to the next: they need features far around the target."""
+    """A target's frames from one whose negatives are remembered, if it is a success, to the next. On a CPU, features
+    far around the target are computed for these only; on a GPU it saves nothing."""
     long_memory: int = 100
     """Successful frames whose positives are kept, and used by long-term updates."""
     short_memory: int = 20
-    """Successful frames whose negatives are kept, and whose positives short-term updates use."""
+    """Frames whose negatives are kept; successful ones whose positives short-term updates use."""
 
     # Update (paper 3.4)
     long_interval: int = 10

@@ -23,7 +23,8 @@ class CapturedSequence(Generic[_Output]):
         function: may change tensors in place that it does not get as inputs. They must live as long as the graph.
         inputs: of the shapes and types of all later ones: the first is on the device, the others may be in pinned
             memory of the host, where they must stay as they are until the device has been waited for.
-        changed: the tensors that the function changes: they are as before once the graph is captured.
+        changed: the tensors that the function changes: they are as before once the graph is captured. Those that it
+            changes in the same way however often it is run need not be among them.
         shares_with: a sequence whose memory this one uses too: what one returns is lost when the other is called.
     """
 

@@ -59,5 +59,7 @@ def feature_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on the device; from the host to a GPU through pinned memory: the host does not wait for that."""
+    if device.type == "cpu":
+        return tensor.to(device)  # what comes from a GPU is read next: that has to be waited for
     pins = device.type == "cuda" and tensor.device.type == "cpu"
-    return (tensor.pin_memory() if pins else tensor).to(device, non_blocking=True)
+    return (tensor.contiguous().pin_memory() if pins else tensor).to(device, non_blocking=True)

@@ -66,34 +66,36 @@ class DeviceSearch:
         self._capture = capture
         self._graph: CapturedSequence[Found] | None = None
         self._graph_map: Tensor | None = None
-        self._found_xywh = torch.empty(0)
-        self._own_xywh: tuple[Tensor, ...] = ()  # its rows, which the targets have as long as nobody moves them
+        self._last_xywh = torch.empty(0)
+        self._last_rows: tuple[Tensor, ...] = ()  # which the targets have as long as nobody else moves them
 
     def __call__(self) -> Found:
         """Search in the view's current frame, and remember samples of the targets that are found.
 
-        The device must have been waited for since the last search.
+        The device must have been waited for since the last search. Targets are where they were until :meth:`boxes_of`
+        is asked.
         """
         targets, features, told = self._targets, self._view.features, self._tell()
-        own = self._own_xywh
-        if own and all(target.box_xywh is box for target, box in zip(targets, own, strict=True)):
-            boxes_xywh = self._found_xywh
+        rows = self._last_rows
+        if rows and all(target.box_xywh is row for target, row in zip(targets, rows, strict=True)):
+            boxes_xywh = self._last_xywh
         else:
             boxes_xywh = torch.stack([target.box_xywh for target in targets])
-        if not (self._capture and isinstance(features, FrameFeatures) and features.whole_map is not None):
-            found = self._search(features.of_boxes, boxes_xywh, told.to(boxes_xywh.device, non_blocking=True))
-        else:
-            if self._graph is None or self._graph_map is not features.whole_map:
-                self._graph_map = features.whole_map
-                of_boxes = partial(features.of_map, features.whole_map)
-                # What the runs before the capture remember is what this frame's remembers.
-                self._graph = CapturedSequence(partial(self._search, of_boxes), (boxes_xywh, told), changed=())
-            found = self._graph(boxes_xywh, told)
-        if found.boxes_xywh is not self._found_xywh:
-            self._found_xywh, self._own_xywh = found.boxes_xywh, found.boxes_xywh.unbind()
-        for target, box in zip(targets, self._own_xywh, strict=True):
-            target.box_xywh = box
-        return found
+        if not (self._capture and isinstance(features, FrameFeatures) and features.fixed_map is not None):
+            return self._search(features.of_boxes, boxes_xywh, told.to(boxes_xywh.device, non_blocking=True))
+        if self._graph is None or self._graph_map is not features.fixed_map:
+            self._graph = None
+            search = partial(self._search, partial(features.of_map, features.fixed_map))
+            # Memories change, but what the runs before the capture write is what this frame's writes again.
+            self._graph = CapturedSequence(search, (boxes_xywh, told), changed=())
+            self._graph_map = features.fixed_map
+        return self._graph(boxes_xywh, told)
+
+    def boxes_of(self, found: Found) -> tuple[Tensor, ...]:
+        """Where each target was found [4], to go on from there."""
+        self._last_xywh = found.boxes_xywh.clone()
+        self._last_rows = self._last_xywh.unbind()
+        return self._last_rows
 
     def _tell(self) -> Tensor:
         """What the device is told of the targets: [7, S] float64 in memory that it can read.

@@ -126,13 +126,13 @@ class FrameFeatures:
         )
 
     @property
-    def whole_map(self) -> Tensor | None:
-        """Features of the whole frame [1, 512, ., .]; None where they are computed as far as they are needed."""
-        return None if self._stages else self._features
+    def fixed_map(self) -> Tensor | None:
+        """Features of the whole frame [1, 512, ., .], where the next frame's will lie in the same memory; else None."""
+        return None if self._graph is None else self._features
 
-    def of_map(self, whole_map: Tensor, boxes_xywh: Tensor) -> Tensor:
-        """As :meth:`of_boxes`, from a map like :attr:`whole_map`."""
-        return self._backbone.roi_features(whole_map, boxes_xywh)
+    def of_map(self, feature_map: Tensor, boxes_xywh: Tensor) -> Tensor:
+        """As :meth:`of_boxes`, from a map like :attr:`fixed_map`."""
+        return self._backbone.roi_features(feature_map, boxes_xywh)
 
     def _cells(self, boxes_xywh: Tensor) -> Rectangle:
         """The cells of the last map that the RoI layer may read for the boxes [N, 4]."""

@@ -9,7 +9,7 @@ a table of noise in the same way: Salimans et al., 2017.)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
@@ -70,12 +70,12 @@ def dropout_table(share: float, size: int, device: torch.device) -> NoiseTable:
     return _dropout_table(share, max(_DROPOUT_FACTORS, _LEAST_READS * size), device)
 
 
-@lru_cache(maxsize=8)
+@cache  # for good: captured graphs read them
 def _gaussian_table(length: int, device: torch.device) -> NoiseTable:
     return NoiseTable(gaussian_(_row(length), _generator()).to(device))
 
 
-@lru_cache(maxsize=8)
+@cache
 def _uniform_table(length: int, device: torch.device) -> NoiseTable:
     return NoiseTable(_row(length).uniform_(-1, 1, generator=_generator()).to(device))
 

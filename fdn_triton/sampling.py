@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from .device import upload
-from .kernels.boxes import centers, iou
-from .kernels.target_boxes import Limits, boxes_around, within
+from .kernels.boxes import centers
+from .kernels.target_boxes import Limits, boxes_around, first_overlapping, within
 from .noise import gaussian_
 
 _WHOLE_EXPONENTS = 11  # -5 .. 5
@@ -118,9 +118,8 @@ def overlapping(boxes_xywh: Tensor, target_xywh: Tensor, above: float, at_most: 
 
     Where none is, the one that overlaps most, so that a target of any size has a positive sample.
     """
-    overlap = iou(boxes_xywh, target_xywh)
-    kept = boxes_xywh[overlap > above][:at_most]
-    return kept if len(kept) else boxes_xywh[overlap.argmax()][None]
+    taken, count = first_overlapping(boxes_xywh, target_xywh, above, at_most, above=True)
+    return taken[: int(count)]
 
 
 def apart(boxes_xywh: Tensor, target_xywh: Tensor, below: float, at_most: int) -> Tensor:
@@ -128,6 +127,5 @@ def apart(boxes_xywh: Tensor, target_xywh: Tensor, below: float, at_most: int) -
 
     Where none is, the one that overlaps least: a target as large as the frame has a negative sample too.
     """
-    overlap = iou(boxes_xywh, target_xywh)
-    kept = boxes_xywh[overlap < below][:at_most]
-    return kept if len(kept) else boxes_xywh[overlap.argmin()][None]
+    taken, count = first_overlapping(boxes_xywh, target_xywh, below, at_most, above=False)
+    return taken[: int(count)]

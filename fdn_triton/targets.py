@@ -144,10 +144,12 @@ class Targets:
                 pool[rows] = self._pool[rows]
                 target.positives.pool = target.negatives.pool = pool
             self._pool, self._tuner = pool, None
+            self._searches.clear()  # they write to the old one
         return [slot for slot in range(wanted) if slot not in used][:count]
 
     def _set_heads(self, heads: Heads) -> None:
         self._heads = heads
+        self._searches.clear()  # they score with other ones
         if self._tuner is not None and len(heads) <= self._tuner.capacity:
             self._tuner.heads = heads  # its graphs know only its own copies of heads, and the pool
         else:
@@ -255,11 +257,12 @@ class Targets:
         config = self.config
         with stage({target.view for target in targets}, "score"):
             searches = [self._device_search(list(same)) for _, same in groupby(targets, key=lambda target: target.view)]
-            reports = [search().report for search in searches]
-            report = torch.cat(reports).cpu().double().numpy()
-            success = [bool(flag) for flag in report[:, 1]]
-            for target, succeeded, counts in zip(targets, success, report[:, 2:4].astype(int).tolist(), strict=True):
-                target.move(target.box_xywh, succeeded, config)
+            found = [search() for search in searches]
+            report = torch.cat([each.report for each in found]).cpu().double().numpy()
+            success, counts_of = [bool(flag) for flag in report[:, 1]], report[:, 2:4].astype(int).tolist()
+            boxes = [box for search, each in zip(searches, found, strict=True) for box in search.boxes_of(each)]
+            for target, box, succeeded, counts in zip(targets, boxes, success, counts_of, strict=True):
+                target.move(box, succeeded, config)
                 if succeeded:
                     target.positives.appended(counts[0])
                     if counts[1]:
@@ -267,11 +270,11 @@ class Targets:
         return report[:, 4:], report[:, 0].tolist(), success
 
     def _device_search(self, targets: Sequence[Target]) -> DeviceSearch:
-        """Of a view's targets; made anew where some have come or gone, or the frames have another size."""
+        """Of a view's targets; made anew where the frames have another size, or targets have come or gone anywhere."""
         view, first = targets[0].view, self._targets.index(targets[0])
         together = self._targets[first : first + len(targets)] == targets  # then their heads need no copies
         # Copies do not learn, and RoIPool's shapes depend on values: neither can be captured.
-        key = (self._heads, view.features, tuple(target.id for target in targets))
+        key = (view.features, tuple(target.id for target in targets))
         if view not in self._searches or self._searches[view][0] != key or not together:
             numbers = [self._targets.index(target) for target in targets]
             heads = self._heads[first : first + len(targets)] if together else self._heads.of(numbers)

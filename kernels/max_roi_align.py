@@ -57,7 +57,8 @@ def max_roi_align(
         deterministic: the backward on a GPU repeats bit for bit: it sums per cell in a fixed order, without atomic
             additions and without memory beyond the gradient; None follows
             ``torch.use_deterministic_algorithms``. The forward, and everything on a CPU, repeats anyway.
-        dtype: of the result; None for the input's. On a GPU a wider one spares a pass over the result.
+        dtype: of the result; None for the input's. On a GPU, without a gradient, a wider one is not rounded to the
+            input's before, and spares a pass over the result.
 
     Returns:
         [K, C, PH, PW] of that dtype, channels-last in memory (so that ``permute(0, 2, 3, 1).flatten(1)`` is

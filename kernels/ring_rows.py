@@ -23,6 +23,9 @@ def append_to_rings(pool: Tensor, rows: Tensor, counts: Tensor, first: Tensor, s
         first: [S] int64, rows of the pool.
         starts: [S] int64, places in the rings, 0 to ``capacity`` - 1.
         capacity: rows of a ring.
+
+    Raises:
+        ValueError: n is more than a ring holds.
     """
     if rows.shape[1] > capacity:
         raise ValueError(f"{rows.shape[1]} rows do not fit a ring of {capacity}")

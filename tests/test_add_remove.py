@@ -23,6 +23,7 @@ from fdn_triton.demo import clip_path
 from fdn_triton.errors import InputError
 from fdn_triton.frame import network_input
 from fdn_triton.ground_truth import read_otb_boxes
+from fdn_triton.heads import Heads
 from fdn_triton.tracker import Tracker, TrackResult
 from fdn_triton.weights import NetworkWeights, untrained_weights
 
@@ -294,3 +295,27 @@ def test_the_second_half_of_an_update_wants_the_first() -> None:
     tracker.remove(0)
     with pytest.raises(InputError, match="begin_update"):
         tracker.finish_update()
+
+
+def test_a_target_that_could_not_be_added_leaves_the_others_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool has grown by then: what searches for the others writes to the new one."""
+    tracker, untouched = (tracker_of(replace(quick_config(), score_threshold=-100.0)) for _ in range(2))
+
+    def fails(*arguments: object) -> None:
+        raise MemoryError
+
+    with recorded_graphs():
+        for each in (tracker, untouched):
+            each._targets._together = True
+            each.init(image(1), OWL[0])
+            each.update(image(2))
+        with monkeypatch.context() as patch, pytest.raises(MemoryError):
+            patch.setattr(Heads, "for_targets", fails)
+            tracker.add(image(2), OTHER)
+        tracker.remove(1)
+        tracker.update(image(3))
+        untouched.update(image(3))
+    (target,), (expected,) = tracker._targets._targets, untouched._targets._targets
+    for memory, other in ((target.positives, expected.positives), (target.negatives, expected.negatives)):
+        assert memory.pool is tracker._targets._pool
+        assert torch.equal(memory.pool[memory.of_last(99)], other.pool[other.of_last(99)])

@@ -125,3 +125,17 @@ def test_wild_features_give_finite_boxes_of_bounded_size(scale: float) -> None:
 def test_no_boxes_give_no_boxes() -> None:
     regressor = BoxRegressor(torch.randn(9, 5), boxes_around(9, 0).float(), TARGET_XYWH.float(), 1.0)
     assert regressor.refine(torch.empty(0, 5), torch.empty(0, 4)).shape == (0, 4)
+
+
+def test_stacked_regressors_refine_as_each_alone() -> None:
+    generator = torch.Generator().manual_seed(3)
+    regressors, features, boxes = [], [], []
+    for seed in range(3):
+        drawn = boxes_around(40, seed)
+        samples = torch.randn(40, 11, generator=generator, dtype=torch.float64)
+        regressors.append(BoxRegressor(samples, drawn, TARGET_XYWH, ridge=1.0))
+        features.append(torch.randn(5, 11, generator=generator, dtype=torch.float64))
+        boxes.append(boxes_around(5, 10 + seed))
+    together = BoxRegressor.stacked(regressors).refine(torch.stack(features), torch.stack(boxes))
+    for each, regressor, of_each, its_boxes in zip(together, regressors, features, boxes, strict=True):
+        torch.testing.assert_close(each, regressor.refine(of_each, its_boxes), rtol=1e-9, atol=1e-9)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from fdn_triton import Tracker, TrackerConfig, device
 from fdn_triton.backbone import Backbone
@@ -98,3 +100,62 @@ def test_the_preset_fast_takes_half_precision(monkeypatch: pytest.MonkeyPatch, s
     tracker = Tracker(TrackerConfig.from_preset("fast"), device="cpu")
     own = torch.bfloat16 if supported else torch.float32
     assert tracker._backbone.dtype == tracker._targets._pool.dtype == own
+
+
+# One operation for convolution, bias and ReLU, as on NVIDIA's GPUs
+
+
+@pytest.fixture
+def rectifying(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A CPU's trunk goes the GPU's way, by plain convolutions; their numbers of input channels are listed."""
+    channels: list[int] = []
+
+    def convolved(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, *geometry: object, **rest: object) -> Any:
+        channels.append(x.shape[1])
+        return F.conv2d(x, weight, bias, *geometry).relu()  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Backbone, "_rectifies", True)
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", convolved)
+    return channels
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_rectifying_trunk_computes_the_same(rectifying: list[int], channels: int) -> None:
+    """Of frames with and without zeros behind their colours."""
+    trunk = backbone(torch.float32)
+    frame = torch.randn(2, 3, 90, 130, generator=torch.Generator().manual_seed(0)) * 50
+    frame = F.pad(frame, (0, 0, 0, 0, 0, channels - 3)).contiguous(memory_format=torch.channels_last)
+    assert trunk.input_channels == 4
+    features = trunk(frame)
+    assert rectifying == [4, 96, 256]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Backbone, "_rectifies", False)
+        expected = trunk(frame[:, :3])
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-4 * float(expected.max()))
+
+
+def test_weights_that_are_loaded_are_prepared_anew(rectifying: list[int]) -> None:
+    trunk = backbone(torch.float32)
+    frame = torch.randn(1, 3, 40, 40) * 50
+    before = trunk(frame)
+    trunk.load_state_dict({name: 0.5 * value for name, value in trunk.state_dict().items()})
+    assert not torch.allclose(trunk(frame), before)
+
+
+def test_only_fp16_on_a_gpu_that_does_not_learn_is_rectified() -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert not backbone(dtype)._rectifies and backbone(dtype).input_channels == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_rectifying_trunk_reads_no_memory_that_nobody_wrote() -> None:
+    """Its operator passes the unwritten output to cuDNN as an addend, times 0."""
+    trunk = backbone(torch.float16).to("cuda")
+    frame = (torch.randn(1, 4, 281, 500, device="cuda") * 50).half().contiguous(memory_format=torch.channels_last)
+    frame[:, 3] = 0
+    expected = trunk(frame)
+    sizes = [(1, 141, 250, 96), (1, 36, 63, 256), (1, 18, 32, 512)]
+    poison = [torch.full(size, float("nan"), dtype=torch.float16, device="cuda") for size in sizes for _ in range(4)]
+    del poison  # what is allocated next lies in it
+    features = trunk(frame)
+    assert features.isfinite().all() and torch.equal(features, expected)

@@ -87,7 +87,10 @@ def test_boxes_are_those_of_the_other_way(changes: dict[str, Any]) -> None:
     assert_same(results, expected)
     for target, other in zip(captured._targets._targets, tracker._targets._targets, strict=True):
         assert torch.equal(target.generator.get_state(), other.generator.get_state())
-        assert (len(target.positives), len(target.negatives)) == (len(other.positives), len(other.negatives))
+        for memory, expected_memory in ((target.positives, other.positives), (target.negatives, other.negatives)):
+            rows, expected_rows = memory.of_last(100), expected_memory.of_last(100)
+            assert (len(memory), memory.next_row) == (len(expected_memory), expected_memory.next_row)
+            torch.testing.assert_close(memory.pool[rows], expected_memory.pool[expected_rows], rtol=1e-3, atol=1e-2)
     if "score_threshold" in changes:
         assert not all(result.success.all() for result in results), "some frame must fail"
     replays = [graph.replays for graph in graphs]

@@ -375,3 +375,22 @@ def test_batch_index_chooses_the_image() -> None:
     boxes = torch.cat((order[:, None], torch.tensor([[10.0, 10.0, 60.0, 50.0]]).expand(5, 4)), dim=1)
     out = max_roi_align(input, boxes, 2, SCALE)
     np.testing.assert_allclose(out.numpy(), (order + 1).view(5, 1, 1, 1).expand(5, 2, 2, 2).numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", ["public", "triton"])
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_result_may_be_of_another_type(way: str, learns: bool) -> None:
+    """Of the map's values, to its precision."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 16, 9, 11, generator=generator).bfloat16().requires_grad_(learns)
+    boxes = torch.tensor([[0.0, 3.0, 5.0, 70.0, 90.0], [0.0, 20.0, 0.0, 60.0, 40.0]])
+    expected = max_roi_align(features, boxes, 3, 1 / 16)
+    if way == "triton":
+        gpu = pytest.importorskip("fdn_triton.kernels.gpu.max_roi_align", reason="needs triton")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        sampling = sys.modules["fdn_triton.kernels.max_roi_align"]._sampling((3, 3), 1 / 16, 2, False, "midpoint", 0.0)
+        got = gpu.max_roi_align(features.to(device), boxes.to(device), (3, 3), sampling, dtype=torch.float32).cpu()
+    else:
+        got = max_roi_align(features, boxes, 3, 1 / 16, dtype=torch.float32)
+    assert got.dtype == torch.float32 and got.requires_grad == learns
+    torch.testing.assert_close(got, expected.float(), rtol=2**-6, atol=2**-6)

@@ -167,6 +167,21 @@ def test_packed_filters_convolve_as_others(
 
 
 @needs_packing
+@pytest.mark.parametrize(("channels", "out", "kernel", "stride"), [(3, 96, 7, 2), (96, 256, 5, 2), (256, 512, 3, 1)])
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_single_column_is_computed_too(channels: int, out: int, kernel: int, stride: int, more: int) -> None:
+    convolution = nn.Conv2d(channels, out, kernel, stride).requires_grad_(False).to(torch.bfloat16)
+    if not PackedConvolution.fits(convolution):
+        pytest.skip("this CPU does not multiply bf16")
+    x = torch.randn(1, channels, 31, kernel + min(more, stride - 1)).to(torch.bfloat16)
+    x = x.contiguous(memory_format=torch.channels_last)
+    got = PackedConvolution(convolution)(x)
+    assert convolution.bias is not None and got.shape[3] == 1
+    exact = F.conv2d(x.double(), convolution.weight.double(), convolution.bias.double(), stride)
+    torch.testing.assert_close(got.double(), exact, rtol=2**-8, atol=2**-8)
+
+
+@needs_packing
 def test_packed_filters_of_any_geometry() -> None:
     for options in ({"dilation": 40}, {"groups": 4}, {"bias": False}):
         convolution = nn.Conv2d(8, 8, 3, **options).requires_grad_(False)

@@ -192,3 +192,25 @@ def test_parts_and_places_that_are_refused() -> None:
             resize_subtract_mean(image, (2, 2), MEAN, part=part)
     with pytest.raises(ValueError, match=r"out must be \(1, 3, 2, 2\) of torch.float32 on cpu"):
         resize_subtract_mean(image, (2, 2), MEAN, out=torch.zeros(1, 3, 2, 3))
+
+
+@pytest.mark.parametrize("channels", [4, 8])
+@pytest.mark.parametrize("way", ["pytorch", "triton"])
+def test_channels_behind_the_third_are_zeros(monkeypatch: pytest.MonkeyPatch, way: str, channels: int) -> None:
+    image = random_image(9, 13)
+    expected = resize_subtract_mean(image, (12, 30), MEAN)
+    if way == "triton":
+        monkeypatch.setattr(public_module, "runs_on_triton", lambda x: True)
+    device = "cuda" if way == "triton" and torch.cuda.is_available() else "cpu"
+    out = resize_subtract_mean(image.to(device), (12, 30), MEAN.to(device), channels=channels).cpu()
+    assert out.shape == (1, channels, 12, 30) and out.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(out[:, :3], expected, rtol=0, atol=1e-3)  # PyTorch has its positions in fp32
+    assert not out[:, 3:].any()
+    part = (slice(2, 7), slice(5, 20))
+    of_part = resize_subtract_mean(image.to(device), (12, 30), MEAN.to(device), part=part, channels=channels).cpu()
+    torch.testing.assert_close(of_part, out[:, :, 2:7, 5:20], rtol=0, atol=3e-5)
+
+
+def test_fewer_than_three_channels_are_refused() -> None:
+    with pytest.raises(ValueError, match="channels must be 3 or more, got 2"):
+        resize_subtract_mean(random_image(4, 4), (4, 4), MEAN, channels=2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,3 +80,12 @@ def test_the_first_are_those_taken_one_by_one(
         assert torch.equal(taken[t, : counts[t]], alone)
     some = iou(boxes, TARGETS[:, None]) > 0.3
     assert some.any(dim=1).tolist() != [True] * 5 and some.any(), "some targets have none, others have some"
+
+
+def test_more_boxes_than_a_program_selects_from_are_sorted(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    boxes = torch.rand(2, 4097, 4, generator=torch.Generator().manual_seed(1)) * 40 + 1
+    taken, counts = first_overlapping(boxes, TARGETS[:2], 0.3, 50, above=True)
+    monkeypatch.setattr(sys.modules["fdn_triton.kernels.target_boxes"], "runs_on_triton", lambda x: True)
+    again, counts_again = first_overlapping(boxes, TARGETS[:2], 0.3, 50, above=True)
+    assert torch.equal(taken, again) and torch.equal(counts, counts_again)
