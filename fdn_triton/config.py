@@ -319,7 +319,8 @@ PRESETS: dict[str, TrackerConfig] = {
         target_size=80.0,
         conv_precision="half",
         feature_precision="half",
-        mining_negatives=256,
+        negatives_interval=4,
+        mining_negatives=512,
     ),
 }
 """``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too),

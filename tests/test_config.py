@@ -131,7 +131,8 @@ def test_the_preset_fast_differs_in_what_costs_time() -> None:
         "target_size": 80.0,
         "conv_precision": "half",
         "feature_precision": "half",
-        "mining_negatives": 256,
+        "negatives_interval": 4,
+        "mining_negatives": 512,
     }
 
 
