@@ -126,12 +126,13 @@ class DeviceSearch:
             refined = self._regressor.refine(of_boxes(best_xywh), best_xywh).mean(dim=1)
             refined = torch.where(success, refined, found)
         start = refined if config.search_from_refined else found
-        *samples, counts = self._sampler.samples(start, draws.positives, draws.negatives)
-        counts = counts * success * torch.stack((torch.ones_like(told[6]), told[6]), dim=1).long()
-        features = of_boxes(torch.cat(samples, dim=1))
-        kinds = features.split([boxes.shape[1] for boxes in samples], dim=1)
-        numbers = zip(kinds, counts.unbind(1), self._first_rows, told[4:6].long(), self._capacities, strict=True)
+        positives, n_positives = self._sampler.positives(start, draws.positives)
+        negatives, n_negatives = self._sampler.negatives(start, draws.negatives)
+        counts = torch.stack((n_positives, n_negatives * told[6].long())) * success[:, 0]
+        features = of_boxes(torch.cat((positives, negatives), dim=1))
+        kinds = features.split([positives.shape[1], negatives.shape[1]], dim=1)
+        numbers = zip(kinds, counts, self._first_rows, told[4:6].long(), self._capacities, strict=True)
         for rows, count, first, next_rows, capacity in numbers:
             append_to_rings(self._pool, rows, count, first, next_rows, capacity)
-        report = torch.cat((score[:, None], success.float(), counts.float(), refined / self._view.scale), dim=1)
+        report = torch.cat((score[:, None], success.float(), counts.mT.float(), refined / self._view.scale), dim=1)
         return Found(start, report)

@@ -96,17 +96,20 @@ class HostSearch:
         with stage({target.view for target in targets}, "collect"):
             drawn = []
             for target, near, far, gives in zip(targets, draws.positives, draws.negatives, give_negatives, strict=True):
-                positives, negatives, counts = target.sampler(self._config).samples(target.box_xywh, near, far)
-                n_positives, n_negatives = counts.tolist()
-                n_negatives *= gives
-                drawn.append((target, positives[:n_positives], negatives[:n_negatives]))
+                sampler = target.sampler(self._config)
+                positives, n_positives = sampler.positives(target.box_xywh, near)
+                kinds = [positives[: int(n_positives)]]
+                if gives:
+                    negatives, n_negatives = sampler.negatives(target.box_xywh, far)
+                    kinds.append(negatives[: int(n_negatives)])
+                drawn.append((target, kinds))
         for view, same in groupby(drawn, key=lambda each: each[0].view):
             samples = list(same)
             with view.clock.stage("features"):
-                view.features.require(torch.cat([boxes for _, *both in samples for boxes in both]))
+                view.features.require(torch.cat([boxes for _, kinds in samples for boxes in kinds]))
             with view.clock.stage("collect"):
-                for target, positives, negatives in samples:
-                    features = view.features.of_boxes(torch.cat((positives, negatives))).to(self._dtype)
-                    target.positives.append(features[: len(positives)])
-                    if len(negatives):
-                        target.negatives.append(features[len(positives) :])
+                for target, kinds in samples:
+                    features = view.features.of_boxes(torch.cat(kinds)).to(self._dtype)
+                    of_kinds = features.split([len(boxes) for boxes in kinds])
+                    for memory, of_kind in zip((target.positives, target.negatives), of_kinds, strict=False):
+                        memory.append(of_kind)

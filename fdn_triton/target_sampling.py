@@ -145,20 +145,22 @@ class TargetSampler:
         """
         return self._sampler.around(boxes_xywh, noise, translation, self._config.search_scale)
 
-    def samples(self, boxes_xywh: Tensor, near_noise: Tensor, far_noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Boxes that overlap the targets [..., 4] well, and boxes of their surroundings.
+    def positives(self, boxes_xywh: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes that overlap the targets well.
 
         Args:
-            boxes_xywh: of the targets.
-            near_noise: [..., positive_draws, 3], of :class:`Draws`.
-            far_noise: [..., negative_draws, 3], of :class:`Draws`.
+            boxes_xywh: [..., 4], of the targets.
+            noise: [..., positive_draws, 3], of :class:`Draws`.
 
         Returns:
-            Positives [..., p, 4], negatives [..., n, 4], and [..., 2]: so many of each are samples, the first ones.
+            [..., p, 4], and [...] int64: so many of each are positives, the first ones.
         """
         config = self._config
-        near = self._sampler.around(boxes_xywh, near_noise, config.positive_translation, config.positive_scale)
-        far = self._sampler.around(boxes_xywh, far_noise, config.negative_translation, config.negative_scale)
-        positives, n_positives = first_overlapping(near, boxes_xywh, config.positive_iou, config.positives, above=True)
-        negatives, n_negatives = first_overlapping(far, boxes_xywh, config.negative_iou, config.negatives, above=False)
-        return positives, negatives, torch.stack((n_positives, n_negatives), dim=-1)
+        near = self._sampler.around(boxes_xywh, noise, config.positive_translation, config.positive_scale)
+        return first_overlapping(near, boxes_xywh, config.positive_iou, config.positives, above=True)
+
+    def negatives(self, boxes_xywh: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes of the targets' surroundings: as :meth:`positives`, of [..., negative_draws, 3]."""
+        config = self._config
+        far = self._sampler.around(boxes_xywh, noise, config.negative_translation, config.negative_scale)
+        return first_overlapping(far, boxes_xywh, config.negative_iou, config.negatives, above=False)

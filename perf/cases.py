@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+TRITON_MODULES = "roi_sampling", "lrn_pool", "resize_subtract_mean", "score_heads", "target_boxes", "ring_rows"
+"""Of ``kernels``: where a GPU's tensors are sent to Triton."""
 FEATURE_MAP = (1, 512, 36, 63)
 CONV1_MAP = (1, 96, 281, 500)
 CONV2_MAP = (1, 256, 71, 125)

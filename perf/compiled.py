@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import triton
+from cases import TRITON_MODULES
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
@@ -250,7 +251,7 @@ def tracker_calls(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object
 
 def compile_all(targets: list[str], wanted: Callable[[str], bool]) -> Iterator[Compiled]:
     """Every wanted kernel for every dtype and target, each as soon as it is known."""
-    for module in ("roi_sampling", "lrn_pool", "resize_subtract_mean", "score_heads", "target_boxes", "ring_rows"):
+    for module in TRITON_MODULES:
         _send_to_triton(import_module(f"{kernels.__name__}.{module}"))
     for target in targets:
         with launches_compile(target, wanted) as found:

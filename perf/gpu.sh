@@ -20,7 +20,7 @@ sys.exit(None if torch.cuda.is_available() else "error: torch sees no GPU here")
 
 shopt -s nullglob
 tests=(tests/test_*max_roi_align*.py tests/test_*rt_mdnet*.py tests/test_*lrn_pool*.py tests/test_*resize*.py tests/test_*score_heads*.py
-  tests/test_target_boxes.py tests/test_ring_rows.py tests/test_noise.py tests/test_backbone*.py
+  tests/test_target_boxes.py tests/test_ring_rows.py tests/test_noise.py
   tests/test_heads.py tests/test_*fine_tun*.py tests/test_cuda_graph*.py tests/test_device_search.py
   tests/test_conv_precision.py tests/test_tracker_*.py tests/test_timing.py tests/test_add_remove.py tests/test_lockstep.py)
 "$PYTHON" -c 'import xdist' 2>/dev/null && tests+=(-n 4)

@@ -25,6 +25,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from cases import TRITON_MODULES
 from floors import Floors, Work, environment, measure_floors
 from numpy.typing import NDArray
 from own_process import in_own_process
@@ -148,7 +149,7 @@ def _follow(tracker: Tracker, frames: Iterable[NDArray[np.uint8]]) -> list[Track
 def without_triton() -> Iterator[None]:
     """All operations go through plain PyTorch."""
     with ExitStack() as stack:
-        for name in ("roi_sampling", "lrn_pool", "resize_subtract_mean", "score_heads", "target_boxes", "ring_rows"):
+        for name in TRITON_MODULES:
             module = import_module(f"{kernels.__name__}.{name}")
             stack.enter_context(mock.patch.object(module, "runs_on_triton", lambda tensor: False))
         yield

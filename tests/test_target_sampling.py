@@ -35,13 +35,13 @@ def drawn(config: TrackerConfig = CONFIG, seed: int = 0) -> Draws:
 
 def positives(seed: int = 0) -> Tensor:
     """Of a later frame."""
-    boxes, _, (count, _) = sampler().samples(BOX, *drawn(seed=seed)[1:])
+    boxes, count = sampler().positives(BOX, drawn(seed=seed).positives)
     return boxes[:count]
 
 
 def negatives(seed: int = 0) -> Tensor:
     """Of a later frame."""
-    _, boxes, (_, count) = sampler().samples(BOX, *drawn(seed=seed)[1:])
+    boxes, count = sampler().negatives(BOX, drawn(seed=seed).negatives)
     return boxes[:count]
 
 
