@@ -172,8 +172,8 @@ class Backbone(nn.Module):
                 rois,
                 ROI_BINS,
                 spatial_scale=1 / STRIDE,
-                sampling_ratio=self.network.sampling_ratio,
-                grid="interior" if self.network.roi_grid == "interior" else "midpoint",
+                sampling_ratio=2 if self.network.sampling_ratio == "auto" else self.network.sampling_ratio,
+                grid="midpoint" if self.network.roi_grid == "auto" else self.network.roi_grid,
                 extend=self.network.roi_extend,
                 dtype=dtype,
             )

@@ -32,8 +32,9 @@ class NetworkConfig:
     """Fully-connected layers (paper 3.2: 3; 2 is the variant of 4.4)."""
     roi_layer: Literal["align", "pool"] = "align"
     """RoI layer: max-RoIAlign (paper 3.2) or RoIPool (the variant of 4.3)."""
-    sampling_ratio: Literal[1, 2, 3] = 2
-    """Samples per bin and axis in max-RoIAlign (paper 3.2: 2; 1 and 3 are the variants it mentions)."""
+    sampling_ratio: Literal["auto", 1, 2, 3] = "auto"
+    """Samples per bin and axis in max-RoIAlign (paper 3.2: 2; 1 and 3 are the variants it mentions); auto as the
+    weights were trained (2 where they do not say)."""
     roi_grid: Literal["auto", "midpoint", "interior"] = "auto"
     """Where the n samples of a bin lie: midpoint (j+0.5)/n, interior (j+1)/(n+1) as the release, auto as the
     weights were trained (midpoint where they do not say)."""
@@ -238,7 +239,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "conv_layers": (3, 5),
     "fc_layers": (2, 3),
     "roi_layer": ("align", "pool"),
-    "sampling_ratio": (1, 2, 3),
+    "sampling_ratio": ("auto", 1, 2, 3),
     "roi_grid": ("auto", "midpoint", "interior"),
     "conv_precision": ("auto", "half", "fp32", "fp16", "bf16"),
     "feature_precision": ("half", "fp32", "bf16"),
@@ -305,7 +306,7 @@ PresetName = Literal["paper", "release", "fast"]
 PRESETS: dict[str, TrackerConfig] = {
     "paper": TrackerConfig(),
     "release": TrackerConfig(
-        network=NetworkConfig(roi_grid="interior", roi_extend=1.0),
+        network=NetworkConfig(sampling_ratio=2, roi_grid="interior", roi_extend=1.0),
         candidates=512,
         bbox_regression=False,
         bbox_regression_smaller=False,

@@ -20,7 +20,7 @@ import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ class ForeignWeights:
 
     tensors: dict[str, Tensor]
     mean: tuple[float, float, float]
-    roi_grid: str | None
+    roi_grid: Literal["midpoint", "interior"] | None
     provenance: str
     lacks: str | None = None
 

@@ -23,7 +23,7 @@ from .target import TrackResult
 from .targets import Targets
 from .timing import StageClock
 from .view import View
-from .weights import DEFAULT_WEIGHTS, NetworkWeights, check_weights, load_weights
+from .weights import DEFAULT_WEIGHTS, NetworkWeights, check_weights, load_weights, network_as_trained
 
 
 class Tracker:
@@ -68,10 +68,7 @@ class Tracker:
         else:
             weights = load_weights(weights, config.network)
         self.weights = weights
-        grid = config.network.roi_grid
-        if grid == "auto":
-            grid = "interior" if self.weights.roi_grid == "interior" else "midpoint"
-        self.config = replace(config, network=replace(config.network, roi_grid=grid))
+        self.config = replace(config, network=network_as_trained(config.network, weights))
         self.device = choose_device(device)
         self.clock = StageClock(self.device)
         self._backbone = Backbone.with_weights(

@@ -7,7 +7,7 @@ for every target and belongs to no file. Convolutions are [out, in, kernel heigh
 channels last.
 
 The own format is safetensors with one metadata entry, ``fdn_triton``: a JSON object with ``format_version``,
-``mean``, ``feature_scale``, ``roi_grid``, ``provenance`` and ``fc_input_order``. One entry, because
+``mean``, ``feature_scale``, ``sampling_ratio``, ``roi_grid``, ``provenance`` and ``fc_input_order``. One entry, because
 safetensors writes several in random order, and equal weights shall give equal files.
 """
 
@@ -18,8 +18,9 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -51,6 +52,7 @@ _FC_WIDTH = 512
 _UNTRAINED_FEATURE_STD = 10.0
 """Of the size of VGG-M's features: the learning rates of fine-tuning suit no other."""
 _KINDS = {".safetensors": "own", ".mat": "mat", ".pth": "torch", ".pt": "torch"}
+_RATIOS = (None, 1, 2, 3)
 _GRIDS = (None, "midpoint", "interior")
 
 
@@ -66,12 +68,24 @@ class NetworkWeights:
     """RGB mean subtracted from the 0..255 input."""
     feature_scale: float
     """Factor on the last convolution's output (after its ReLU); 1 for files of other projects."""
-    roi_grid: str | None
+    sampling_ratio: Literal[1, 2, 3] | None
+    """Samples per bin and axis these were trained with; None: not fixed."""
+    roi_grid: Literal["midpoint", "interior"] | None
     """``midpoint`` or ``interior``: the RoI samples' grid these were trained with; None: not fixed."""
     provenance: str
     """Where they come from, one line."""
     sha256: str
     """Of the file; for ``untrained`` of the tensors' bytes in the sorted order of their names."""
+
+
+def network_as_trained(network: NetworkConfig, weights: NetworkWeights) -> NetworkConfig:
+    """The network with what it leaves to the weights: ``auto`` becomes what these were trained with, or the paper's."""
+    ratio, grid = network.sampling_ratio, network.roi_grid
+    return replace(
+        network,
+        sampling_ratio=(weights.sampling_ratio or 2) if ratio == "auto" else ratio,
+        roi_grid=(weights.roi_grid or "midpoint") if grid == "auto" else grid,
+    )
 
 
 def tensor_shapes(network: NetworkConfig) -> dict[str, tuple[int, ...]]:
@@ -136,6 +150,7 @@ def load_weights(name_or_path: str | Path, network: NetworkConfig) -> NetworkWei
         tensors=_checked(path, network, found, foreign.lacks),
         mean=foreign.mean,
         feature_scale=1.0,
+        sampling_ratio=None,
         roi_grid=foreign.roi_grid,
         provenance=foreign.provenance,
         sha256=sha256,
@@ -159,6 +174,7 @@ def save_weights(path: str | Path, weights: NetworkWeights, dtype: torch.dtype =
         "format_version": FORMAT_VERSION,
         "mean": [float(value) for value in weights.mean],
         "feature_scale": float(weights.feature_scale),
+        "sampling_ratio": weights.sampling_ratio,
         "roi_grid": weights.roi_grid,
         "provenance": " ".join(weights.provenance.split()),
         "fc_input_order": FC_INPUT_ORDER,
@@ -208,6 +224,7 @@ def untrained_weights(network: NetworkConfig, seed: int = 0) -> NetworkWeights:
         mean=IMAGENET_MEAN,
         # rounded, so that it does not depend on the order in which a machine adds
         feature_scale=float(f"{_UNTRAINED_FEATURE_STD / std:.4g}"),
+        sampling_ratio=None,
         roi_grid=None,
         provenance=f"untrained: Kaiming-normal convolutions, seed {seed}",
         sha256=digest.hexdigest(),
@@ -281,31 +298,39 @@ def _load_own(path: Path, network: NetworkConfig, sha256: str, name: str) -> Net
     if stored is None:
         tensors = {name: tensor for name, tensor in tensors.items() if name in wanted}
         _checked(path, network, tensors, "it has no 'fdn_triton' metadata, which save_weights writes")
-    mean, feature_scale, roi_grid, provenance = _parse_metadata(path, str(stored))
-    return NetworkWeights(name, _checked(path, network, tensors), mean, feature_scale, roi_grid, provenance, sha256)
+    fields = _parse_metadata(path, str(stored))
+    return NetworkWeights(name=name, tensors=_checked(path, network, tensors), sha256=sha256, **fields)
 
 
-def _parse_metadata(path: Path, stored: str) -> tuple[tuple[float, float, float], float, str | None, str]:
+def _parse_metadata(path: Path, stored: str) -> dict[str, Any]:
+    """Fields of :class:`NetworkWeights`."""
     version, valid = None, False
     try:
         fields = json.loads(stored)
         version = fields["format_version"]
         red, green, blue = (float(value) for value in fields["mean"])
         scale, grid = float(fields["feature_scale"]), fields["roi_grid"]
+        ratio = fields.get("sampling_ratio")  # which earlier files do not have
         provenance = " ".join(str(fields["provenance"]).split())
         finite = all(map(math.isfinite, (red, green, blue, scale)))
         valid = version == FORMAT_VERSION and fields["fc_input_order"] == FC_INPUT_ORDER
-        valid = valid and finite and scale > 0 and grid in _GRIDS
+        valid = valid and finite and scale > 0 and ratio in _RATIOS and grid in _GRIDS
     except (ValueError, TypeError, KeyError):
         pass
     if not valid:
         raise InputError(
             f"{str(path)!r} has metadata of format version {version!r} that cannot be used; this release "
-            f"reads version {FORMAT_VERSION} with mean (three numbers), feature_scale (above 0), roi_grid "
-            f"(midpoint, interior or null), provenance and fc_input_order ({FC_INPUT_ORDER}): update "
-            "fdn-triton, or write the file anew with save_weights"
+            f"reads version {FORMAT_VERSION} with mean (three numbers), feature_scale (above 0), sampling_ratio "
+            "(1, 2, 3 or null), roi_grid (midpoint, interior or null), provenance and fc_input_order "
+            f"({FC_INPUT_ORDER}): update fdn-triton, or write the file anew with save_weights"
         )
-    return (red, green, blue), scale, grid, provenance
+    return {
+        "mean": (red, green, blue),
+        "feature_scale": scale,
+        "sampling_ratio": ratio,
+        "roi_grid": grid,
+        "provenance": provenance,
+    }
 
 
 def check_weights(weights: NetworkWeights, network: NetworkConfig) -> None:

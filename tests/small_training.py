@@ -45,7 +45,7 @@ def start_weights(path: Path) -> Path:
         trunk = TrainableTrunk().eval()
         with torch.no_grad():
             scale = 10 / float(trunk(50 * torch.randn(1, 3, 96, 96)).std())
-    save_weights(path, NetworkWeights(path.name, trunk.folded(), IMAGENET_MEAN, scale, None, "for a test", ""))
+    save_weights(path, NetworkWeights(path.name, trunk.folded(), IMAGENET_MEAN, scale, None, None, "for a test", ""))
     return path
 
 

@@ -17,7 +17,7 @@ NETWORK = {
     "conv_layers": 3,
     "fc_layers": 3,
     "roi_layer": "align",
-    "sampling_ratio": 2,
+    "sampling_ratio": "auto",  # the paper: 2
     "roi_grid": "auto",
     "roi_extend": 0.0,
 }
@@ -116,6 +116,7 @@ def test_the_preset_release_differs_in_what_the_release_does_differently() -> No
         "round_boxes": True,
     }
     assert {name: value for name, value in network.items() if value != NETWORK[name]} == {
+        "sampling_ratio": 2,
         "roi_grid": "interior",
         "roi_extend": 1.0,
     }
@@ -198,7 +199,7 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
         ("conv_layers", 4, "3, 5"),
         ("fc_layers", 1, "2, 3"),
         ("roi_layer", "Align", "align, pool"),
-        ("sampling_ratio", 0, "1, 2, 3"),
+        ("sampling_ratio", 0, "auto, 1, 2, 3"),
         ("roi_grid", "centre", "auto, midpoint, interior"),
     ],
 )

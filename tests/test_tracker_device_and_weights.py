@@ -74,10 +74,14 @@ def test_loaded_weights_must_be_of_the_network() -> None:
         Tracker(weights=half, device="cpu")
 
 
-def test_auto_takes_the_grid_that_the_weights_were_trained_with() -> None:
-    trained = dataclasses.replace(weights(), roi_grid="interior")
+def test_auto_takes_the_samples_that_the_weights_were_trained_with() -> None:
+    trained = dataclasses.replace(weights(), sampling_ratio=3, roi_grid="interior")
     config = TrackerConfig.from_preset("paper", **SMALL)
     auto = Tracker(config, weights=trained, device="cpu")
-    assert auto.config.network.roi_grid == "interior"
-    assert tracker_of().config.network.roi_grid == "midpoint"
-    assert np.array_equal(boxes_of(follow(auto, 3)), boxes_of(follow(tracker_of(roi_grid="interior"), 3)))
+    assert (auto.config.network.sampling_ratio, auto.config.network.roi_grid) == (3, "interior")
+    plain = tracker_of()
+    assert (plain.config.network.sampling_ratio, plain.config.network.roi_grid) == (2, "midpoint")
+    explicit = tracker_of(sampling_ratio=3, roi_grid="interior")
+    assert np.array_equal(boxes_of(follow(auto, 3)), boxes_of(follow(explicit, 3)))
+    told = Tracker(TrackerConfig.from_preset("paper", **SMALL, sampling_ratio=2), weights=trained, device="cpu")
+    assert told.config.network.sampling_ratio == 2

@@ -58,7 +58,7 @@ class Walk:
         self.place, self.speed = state["place"], state["speed"]
 
     def weights(self) -> NetworkWeights:
-        return NetworkWeights("walk", {"conv1.bias": self.place}, IMAGENET_MEAN, 1.0, None, "a walk", "")
+        return NetworkWeights("walk", {"conv1.bias": self.place}, IMAGENET_MEAN, 1.0, None, None, "a walk", "")
 
 
 def rows(out: Path) -> list[dict[str, float]]:

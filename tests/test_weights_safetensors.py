@@ -25,16 +25,17 @@ from fdn_triton.weights import load_weights, save_weights, tensor_shapes, untrai
 full, trunk = weight_files.full, weight_files.trunk  # fixtures
 
 
-@pytest.mark.parametrize("grid", [None, "midpoint", "interior"])
-def test_round_trip_is_bitwise(tmp_path: Path, full: dict[str, Tensor], grid: str | None) -> None:
+@pytest.mark.parametrize("ratio, grid", [(None, None), (1, "midpoint"), (3, "interior")])
+def test_round_trip_is_bitwise(tmp_path: Path, full: dict[str, Tensor], ratio: int | None, grid: str | None) -> None:
     path = tmp_path / "w.safetensors"
-    save_weights(path, _weights(full, roi_grid=grid))
+    save_weights(path, _weights(full, sampling_ratio=ratio, roi_grid=grid))
     loaded = load_weights(str(path), NET)
     assert list(loaded.tensors) == list(tensor_shapes(NET))
     for name, tensor in full.items():
         assert loaded.tensors[name].dtype == torch.float32
         assert loaded.tensors[name].numpy().tobytes() == tensor.numpy().tobytes()
-    assert (loaded.mean, loaded.feature_scale, loaded.roi_grid) == ((1.5, 2.25, 1 / 3), 0.7, grid)
+    assert (loaded.mean, loaded.feature_scale) == ((1.5, 2.25, 1 / 3), 0.7)
+    assert (loaded.sampling_ratio, loaded.roi_grid) == (ratio, grid)
     assert (loaded.name, loaded.provenance) == ("w.safetensors", "made by a test")
     assert loaded.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert os.listdir(tmp_path) == ["w.safetensors"]
@@ -126,6 +127,8 @@ def test_arbitrary_safetensors_are_refused(tmp_path: Path, trunk: dict[str, Tens
         {"mean": None},
         {"feature_scale": 0},
         {"feature_scale": "big"},
+        {"sampling_ratio": "auto"},
+        {"sampling_ratio": 4},
         {"roi_grid": "auto"},
         {"fc_input_order": "channel,y,x"},
     ],
@@ -153,6 +156,7 @@ def test_save_refuses_what_load_would_refuse(tmp_path: Path, trunk: dict[str, Te
     for weights, fact in [
         (_weights(bad), "conv1.bias has 96 NaN or infinite"),
         (_weights(trunk, roi_grid="auto"), "roi_grid"),
+        (_weights(trunk, sampling_ratio=0), "sampling_ratio"),
     ]:
         with pytest.raises(InputError, match=fact):
             save_weights(path, weights)

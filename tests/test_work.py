@@ -263,7 +263,7 @@ def test_other_settings_are_named(done: tuple[Unit, Settings], wanted: dict[str,
     unit, settings = done
     assert read_run(unit, settings.out, wanted) is not None
     other = {**wanted, "candidates": 32, "sampling_ratio": 3}
-    assert error_of(unit, settings, other).endswith("candidates 16 instead of 32, sampling_ratio 2 instead of 3")
+    assert error_of(unit, settings, other).endswith("candidates 16 instead of 32, sampling_ratio auto instead of 3")
     weights = load_weights("untrained", CONFIG.network)
     other_weights = dataclasses.replace(weights, sha256="0" * 64)
     assert "weights " in error_of(unit, settings, fingerprint(CONFIG, other_weights, "cpu"))

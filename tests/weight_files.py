@@ -39,7 +39,7 @@ def trunk(full: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _weights(tensors: dict[str, Tensor], **changes: Any) -> NetworkWeights:
-    base = NetworkWeights("x", tensors, (1.5, 2.25, 1 / 3), 0.7, "interior", "made by a test", "")
+    base = NetworkWeights("x", tensors, (1.5, 2.25, 1 / 3), 0.7, 1, "interior", "made by a test", "")
     return replace(base, **changes)
 
 

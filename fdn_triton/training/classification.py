@@ -158,6 +158,7 @@ class Classification:
             tensors=self._net.trunk.folded(),
             mean=IMAGENET_MEAN,
             feature_scale=float(f"{FEATURE_STD / float(features.std()):.4g}"),
+            sampling_ratio=None,
             roi_grid=None,
             provenance=f"classification of {len(self._labels)} images of {len(self._held_back.classes)} classes, "
             f"{self._config.epochs:g} epochs, top-1 {self.validate()['top1']:.3f}",

@@ -277,6 +277,7 @@ class MultiDomainTraining:
             tensors=tensors,
             mean=IMAGENET_MEAN,
             feature_scale=self.net.feature_scale,
+            sampling_ratio=self._config.sampling_ratio,
             roi_grid="midpoint",
             provenance=f"{self._start.provenance}; multi-domain training, {len(self._domains)} domains, "
             f"{self.steps} iterations" + ("" if self._config.convolution_rate else " with the convolutions kept"),
