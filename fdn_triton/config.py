@@ -325,6 +325,7 @@ PRESETS: dict[str, TrackerConfig] = {
     ),
 }
 """``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too),
-with four exceptions: ``first_shifts``, ``bbox_regression_smaller``, ``target_size`` and ``least_target_size``.
+with five exceptions: ``first_shifts``, ``bbox_regression_smaller``, ``target_size``, ``least_target_size`` and, with
+weights that were trained otherwise, ``sampling_ratio``.
 ``release`` comes as close to the authors' MATLAB release as configuration goes. ``fast`` is for real time on two CPU
 cores, chosen on videos that nothing is reported on (the README's table; ``perf/held_out.py``)."""

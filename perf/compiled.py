@@ -219,6 +219,7 @@ def tracker_calls(dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], object
     align = kernels.max_roi_align
     yield "candidates", lambda: align(features, boxes, 3, 1 / 16)
     yield "candidates in fp32", lambda: align(features, boxes, 3, 1 / 16, dtype=torch.float32)
+    yield "candidates, 1x1 samples", lambda: align(features, boxes, 3, 1 / 16, 1, dtype=torch.float32)
     yield "NCHW map", lambda: align(features.contiguous(), boxes, 3, 1 / 16)
     yield "100 channels", lambda: align(channels_last(1, 100, 38, 50), boxes, 3, 1 / 16)
     yield "training", backward(align, features, boxes, 3, 1 / 16, deterministic=False)

@@ -67,7 +67,7 @@ class Variant:
 VARIANTS: dict[VariantName, Variant] = {
     variant.name: variant
     for variant in (
-        Variant(METHOD, "the method: max-RoIAlign, 2x2 samples a bin, 3 conv and 3 FC layers", baselines=()),
+        Variant(METHOD, "the method: max-RoIAlign, as its weights were trained, 3 conv and 3 FC layers", baselines=()),
         Variant(
             "no-threshold",
             "all iterations of each update, no loss threshold",
