@@ -69,6 +69,23 @@ def test_constants(alpha: float, k: float) -> None:
     torch.testing.assert_close(lrn_max_pool(x, alpha=alpha, k=k).double(), expected, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("beta", [0.0, 0.5, 0.75, 1.0, 1.5])
+@pytest.mark.parametrize("size", [3, 5])
+def test_small_and_large_activations_beside_each_other(size: int, beta: float) -> None:
+    """From 1e-8 of k to 1e4 times k, and none: the ways to compute it meet without a step."""
+    x = _input((1, 40, 9, 31), size=1.0) * torch.logspace(-1, 4, 31)
+    x[0, :, :, 0] = -0.0
+    expected = _pooled(_normalised(x, size, beta=beta), 3, 2, (1, 1, 1, 1))
+    torch.testing.assert_close(lrn_max_pool(x, size, beta=beta).double(), expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("alpha, k", [(0.0, 2.0), (1e-4, 0.0), (0.0, 1.0)])
+def test_constants_at_the_end_of_their_range(alpha: float, k: float) -> None:
+    x = _input((2, 9, 6, 7)).abs()
+    expected = _pooled(_normalised(x, alpha=alpha, k=k), 3, 2, (1, 1, 1, 1))
+    torch.testing.assert_close(lrn_max_pool(x, alpha=alpha, k=k).double(), expected, rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("sides", list(itertools.product((0, 1), repeat=4)))
 @pytest.mark.parametrize("map_hw", [(7, 9), (8, 5), (3, 3)])
 def test_padding_of_each_side(sides: tuple[int, int, int, int], map_hw: tuple[int, int]) -> None:
