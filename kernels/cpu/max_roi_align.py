@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numba
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,24 +35,29 @@ def sample_maxima(
 @compiled(fastmath={"contract", "nsz"})
 def _part(part, parts, images, image_of_roi, cells_y, weights_y, cells_x, weights_x, out):
     """Part ``part`` of ``parts`` of the RoIs."""
-    n_rois, bins_y, bins_x, _ = out.shape
+    n_rois, bins_y, bins_x, channels = out.shape
     samples = cells_y.shape[2]
+    _, height, width, _ = images.shape
+    cells, bins = images.reshape(-1), out.reshape(-1)
     for roi in range(n_rois * part // parts, n_rois * (part + 1) // parts):
-        image = images[image_of_roi[roi]]
+        first_row = image_of_roi[roi] * height
         for y in range(bins_y):
             for x in range(bins_x):
-                best = out[roi, y, x]
+                of_bin = ((roi * bins_y + y) * bins_x + x) * channels
                 for i in range(samples):
-                    above, below = image[cells_y[roi, y, i, 0]], image[cells_y[roi, y, i, 1]]
+                    above, below = (first_row + cells_y[roi, y, i, 0]) * width, (first_row + cells_y[roi, y, i, 1]) * width
                     of_above, of_below = weights_y[roi, y, i, 0], weights_y[roi, y, i, 1]
                     for j in range(samples):
                         left, right = cells_x[roi, x, j, 0], cells_x[roi, x, j, 1]
                         of_left, of_right = weights_x[roi, x, j, 0], weights_x[roi, x, j, 1]
                         _raise_to_sample(
-                            best,
+                            bins,
+                            of_bin,
                             i + j == 0,
-                            (above[left], above[right], below[left], below[right]),
+                            cells,
+                            (above + left, above + right, below + left, below + right),
                             (of_above * of_left, of_above * of_right, of_below * of_left, of_below * of_right),
+                            channels,
                         )
 
 
@@ -62,11 +68,15 @@ def _all_parts(parts, images, image_of_roi, cells_y, weights_y, cells_x, weights
 
 
 @compiled(fastmath={"contract", "nsz"})
-def _raise_to_sample(best, first, taps, weights):
-    """Raise the maxima [C] to a sample, or set them to it; NaN is higher than any."""
-    a, b, c, d = taps
+def _raise_to_sample(bins, of_bin, first, cells, taps, weights, channels):
+    """Raise the maxima [C] of a bin to a sample, or set them to it; NaN is higher than any.
+
+    The indices are unsigned, of flat arrays: slices and signed indices take as long as the sample itself.
+    """
+    n, best = np.uintp(channels), np.uintp(of_bin)
+    a, b, c, d = np.uintp(taps[0]) * n, np.uintp(taps[1]) * n, np.uintp(taps[2]) * n, np.uintp(taps[3]) * n
     of_a, of_b, of_c, of_d = weights
-    for channel in range(len(best)):
-        value = (of_a * a[channel] + of_b * b[channel]) + (of_c * c[channel] + of_d * d[channel])
-        high = best[channel]
-        best[channel] = value if first or value > high or value != value else high
+    for i in range(n):
+        value = (of_a * cells[a + i] + of_b * cells[b + i]) + (of_c * cells[c + i] + of_d * cells[d + i])
+        high = bins[best + i]
+        bins[best + i] = value if first or value > high or value != value else high
