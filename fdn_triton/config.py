@@ -55,7 +55,7 @@ class TrackerConfig:
     """Pixels; the frame is scaled so that its short side has this length ..."""
     max_side: int = 1000
     """Pixels; ... unless the long side would pass this one."""
-    target_size: float | None = 96.0
+    target_size: float | None = 80.0
     """Pixels; the frame is made smaller still where the first target's mean side would pass this (of several, the
     smallest's). A feature sees 75 pixels: of much larger targets only parts, at a higher cost. None leaves it (the
     paper)."""
@@ -317,7 +317,6 @@ PRESETS: dict[str, TrackerConfig] = {
         round_boxes=True,
     ),
     "fast": TrackerConfig(
-        target_size=80.0,
         conv_precision="half",
         feature_precision="half",
         negatives_interval=4,

@@ -47,6 +47,7 @@ def places() -> list[tuple[Path, str, str]]:
         (README, "gpu-operations", gpu_operations_table()),
         (CARD, "sequences", sequence_table()),
         (CARD, "held-out-samples", held_out_table(RESULTS / "held-out-samples.json")),
+        (CARD, "held-out-fourth-step", held_out_table(RESULTS / "held-out-fourth-step.json")),
         (CARD, "held-out-crowds", held_out_table(RESULTS / "held-out-crowds.json")),
         (CARD, "held-out-gpu", held_out_table(RESULTS / "held-out-gpu.json")),
         (CARD, "held-out-small", held_out_table(RESULTS / "held-out-small.json")),

@@ -77,7 +77,7 @@ def test_every_training_command_parses() -> None:
     card = (ROOT / "fdn_triton/weights/README.md").read_text(encoding="utf-8")
     text = f"{README}\n{card}".replace("\\\n", " ")
     commands = re.findall(r"^(?:python|torchrun .*?) -m fdn_triton\.train (.*)$", text, re.M)
-    assert len(commands) == 6
+    assert len(commands) == 7
     for command in commands:
         train._parse(shlex.split(command, comments=True))
 
