@@ -172,6 +172,7 @@ class Backbone(nn.Module):
                 rois,
                 ROI_BINS,
                 spatial_scale=1 / STRIDE,
+                # The tracker has settled what is auto; of a network alone, it is the paper's.
                 sampling_ratio=2 if self.network.sampling_ratio == "auto" else self.network.sampling_ratio,
                 grid="midpoint" if self.network.roi_grid == "auto" else self.network.roi_grid,
                 extend=self.network.roi_extend,

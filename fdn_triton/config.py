@@ -259,7 +259,7 @@ _MAY_BE_ZERO = ("first_iterations", "update_iterations")
 def _check_value(name: str, annotation: str, value: Any) -> None:
     """Raise InputError unless the value is of its field's type and in its range."""
     if name in _CHOICES:
-        if value not in _CHOICES[name]:
+        if not any(value == choice and type(value) is type(choice) for choice in _CHOICES[name]):  # True equals 1
             raise InputError(f"{name} is {value!r}: choose one of {', '.join(map(str, _CHOICES[name]))}")
         return
     if annotation == "NetworkConfig" or (value is None and annotation.endswith("None")):

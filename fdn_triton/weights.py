@@ -78,12 +78,17 @@ class NetworkWeights:
     """Of the file; for ``untrained`` of the tensors' bytes in the sorted order of their names."""
 
 
+def trained_sampling_ratio(ratio: Literal["auto", 1, 2, 3], weights: NetworkWeights) -> Literal[1, 2, 3]:
+    """Samples per bin and axis: where ``auto``, what the weights were trained with, or the paper's 2."""
+    return (weights.sampling_ratio or 2) if ratio == "auto" else ratio
+
+
 def network_as_trained(network: NetworkConfig, weights: NetworkWeights) -> NetworkConfig:
     """The network with what it leaves to the weights: ``auto`` becomes what these were trained with, or the paper's."""
-    ratio, grid = network.sampling_ratio, network.roi_grid
+    grid = network.roi_grid
     return replace(
         network,
-        sampling_ratio=(weights.sampling_ratio or 2) if ratio == "auto" else ratio,
+        sampling_ratio=trained_sampling_ratio(network.sampling_ratio, weights),
         roi_grid=(weights.roi_grid or "midpoint") if grid == "auto" else grid,
     )
 
@@ -314,7 +319,8 @@ def _parse_metadata(path: Path, stored: str) -> dict[str, Any]:
         provenance = " ".join(str(fields["provenance"]).split())
         finite = all(map(math.isfinite, (red, green, blue, scale)))
         valid = version == FORMAT_VERSION and fields["fc_input_order"] == FC_INPUT_ORDER
-        valid = valid and finite and scale > 0 and ratio in _RATIOS and grid in _GRIDS
+        valid = valid and finite and scale > 0 and grid in _GRIDS
+        valid = valid and ratio in _RATIOS and (ratio is None or type(ratio) is int)  # JSON's true and 1.0 equal 1
     except (ValueError, TypeError, KeyError):
         pass
     if not valid:

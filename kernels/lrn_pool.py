@@ -40,7 +40,7 @@ def lrn_max_pool(
     Args:
         x: [N, C, H, W], a floating type; channels-last is read without a copy.
         size: channels in the window, odd.
-        alpha, beta, k: of the normalisation; ``alpha`` is not divided by ``size``.
+        alpha, beta, k: of the normalisation; ``alpha`` is not divided by ``size``; it and ``k`` are not negative.
         pool, stride: of the pooling, cells.
         padding: of the pooling, cells on every side, or (left, right, top, bottom) for the window of a larger map
             whose border it touches on some sides only; at most half of ``pool``.
@@ -52,7 +52,7 @@ def lrn_max_pool(
     Raises:
         ValueError: wrong shapes or parameters.
     """
-    left, right, above, below = _check(x, size, pool, stride, padding)
+    left, right, above, below = _check(x, size, alpha, k, pool, stride, padding)
     if torch.is_grad_enabled() and x.requires_grad:
         return lrn_max_pool_ref(x, size, alpha, beta, k, pool, stride, padding)
     height, width = x.shape[2:]
@@ -81,7 +81,7 @@ def lrn_max_pool_ref(
     padding: int | tuple[int, int, int, int] = 1,
 ) -> Tensor:
     """The same function from PyTorch's own layers, differentiable: the oracle of the tests."""
-    sides = _check(x, size, pool, stride, padding)
+    sides = _check(x, size, alpha, k, pool, stride, padding)
     # At least fp32: squares overflow fp16, and on a CPU the layer has no half types.
     positive = x.relu().to(torch.promote_types(x.dtype, torch.float32))
     normalised = F.local_response_norm(positive, size, alpha * size, beta, k).to(x.dtype)
@@ -89,7 +89,7 @@ def lrn_max_pool_ref(
 
 
 def _check(
-    x: Tensor, size: int, pool: int, stride: int, padding: int | tuple[int, int, int, int]
+    x: Tensor, size: int, alpha: float, k: float, pool: int, stride: int, padding: int | tuple[int, int, int, int]
 ) -> tuple[int, int, int, int]:
     """The padding as (left, right, top, bottom)."""
     if x.dim() != 4 or not x.is_floating_point():
@@ -98,6 +98,8 @@ def _check(
         raise ValueError(f"pool and stride must be positive, got {pool} and {stride}")
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size must be odd and positive, got {size}")
+    if not (alpha >= 0 and k >= 0):  # a denominator below 0 would make numbers negative, and the pooling counts on it
+        raise ValueError(f"alpha and k must not be negative, got {alpha} and {k}")
     sides = (padding,) * 4 if isinstance(padding, int) else padding
     if len(sides) != 4 or min(sides) < 0 or max(sides) * 2 > pool:
         raise ValueError(f"padding must lie between 0 and half of pool, got padding {padding} and pool {pool}")

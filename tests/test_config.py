@@ -199,6 +199,8 @@ def test_an_unknown_preset_is_refused_with_the_known_ones() -> None:
         ("fc_layers", 1, "2, 3"),
         ("roi_layer", "Align", "align, pool"),
         ("sampling_ratio", 0, "auto, 1, 2, 3"),
+        ("sampling_ratio", True, "auto, 1, 2, 3"),
+        ("conv_layers", 3.0, "3, 5"),
         ("roi_grid", "centre", "auto, midpoint, interior"),
     ],
 )

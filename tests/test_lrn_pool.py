@@ -239,6 +239,9 @@ def test_input_is_unchanged_and_results_repeat() -> None:
         ({"padding": (1, 1)}, "padding must lie between 0 and half of pool"),
         ({"pool": 0, "padding": 0}, "pool and stride must be positive, got 0 and 2"),
         ({"pool": 1}, "padding must lie between 0 and half of pool"),
+        ({"alpha": -1e-4}, "alpha and k must not be negative, got -0.0001 and 2.0"),
+        ({"k": -2.0, "beta": 1.0}, "alpha and k must not be negative, got 0.0001 and -2.0"),
+        ({"alpha": float("nan")}, "alpha and k must not be negative, got nan"),
     ],
 )
 def test_what_is_refused(op: Any, changes: dict[str, Any], message: str) -> None:
@@ -262,7 +265,7 @@ def test_windows_apart_and_padding(pool: int, stride: int, padding: int) -> None
     )
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("inf")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_on_a_cpu_what_is_not_finite_reaches_what_holds_it(value: float, dtype: torch.dtype) -> None:
     x = _input((1, 12, 9, 9)).to(dtype)
@@ -270,5 +273,7 @@ def test_on_a_cpu_what_is_not_finite_reaches_what_holds_it(value: float, dtype: 
     x[0, 5, 4, 4] = value
     actual, expected = lrn_max_pool(x), lrn_max_pool_ref(x)
     torch.testing.assert_close(actual, expected, rtol=1e-2, atol=0, equal_nan=True)
+    small = x / 100  # a series normalises these, but for the pixel
+    torch.testing.assert_close(lrn_max_pool(small), lrn_max_pool_ref(small), rtol=1e-2, atol=0, equal_nan=True)
     touched = ~actual.isfinite() | (actual != clean)
     assert bool(touched.any()) and not bool(touched[:, [0, 1, 2, 8, 9, 10, 11]].any())

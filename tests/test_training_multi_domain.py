@@ -17,7 +17,7 @@ from fdn_triton.errors import InputError
 from fdn_triton.kernels.boxes import iou
 from fdn_triton.training.distributed import World
 from fdn_triton.training.domains import held_back_frames, training_frames
-from fdn_triton.training.multi_domain import MultiDomainConfig, MultiDomainTraining
+from fdn_triton.training.multi_domain import MultiDomainConfig, MultiDomainNet, MultiDomainTraining
 from fdn_triton.training.trunk import TrainableTrunk
 from fdn_triton.weights import load_weights
 
@@ -210,7 +210,7 @@ def test_the_exported_network_computes_the_same(make: MakeTask) -> None:
     for number in range(6):
         task.step(number)
     weights = task.weights()
-    assert weights.roi_grid == "midpoint" and set(weights.tensors) == {
+    assert (weights.sampling_ratio, weights.roi_grid) == (2, "midpoint") and set(weights.tensors) == {
         f"{layer}.{part}" for layer in ("conv1", "conv2", "conv3", "fc4", "fc5") for part in ("weight", "bias")
     }
     images, _ = task._on_device(task._batches.drawn(0, 0, np.arange(3)))
@@ -262,7 +262,17 @@ def test_variants_of_the_network(make: MakeTask, variant: dict[str, object]) -> 
     task = make(**variant)
     before = parameters(task)
     assert 0 < float(task.step(0)) < 5 and "trunk.conv1.weight" in changed(task, before)
-    assert ("fc5.weight" in task.weights().tensors) == (variant.get("fc_layers") != 2)
+    weights = task.weights()
+    assert ("fc5.weight" in weights.tensors) == (variant.get("fc_layers") != 2)
+    assert weights.sampling_ratio == (None if "roi_layer" in variant else variant.get("sampling_ratio", 2))
+
+
+def test_samples_a_bin_are_those_of_the_weights_to_start_from(make: MakeTask) -> None:
+    task = make()
+    start = replace(task._start, sampling_ratio=1)
+    for asked, expected in (("auto", 1), (2, 2)):
+        net = MultiDomainNet(task.net.trunk, start, 2, replace(CONFIG, sampling_ratio=asked))
+        assert net.sampling_ratio == expected
 
 
 def test_bf16_follows_fp32(make: MakeTask) -> None:

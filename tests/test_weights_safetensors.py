@@ -129,6 +129,8 @@ def test_arbitrary_safetensors_are_refused(tmp_path: Path, trunk: dict[str, Tens
         {"feature_scale": "big"},
         {"sampling_ratio": "auto"},
         {"sampling_ratio": 4},
+        {"sampling_ratio": True},
+        {"sampling_ratio": 1.0},
         {"roi_grid": "auto"},
         {"fc_input_order": "channel,y,x"},
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,7 @@ from ..command_line import EXIT_OK, EXIT_SOME_FAILED
 from ..config import PresetName, TrackerConfig
 from ..errors import InputError
 from ..results import check_writable, unwritable, write_json
-from ..weights import DEFAULT_WEIGHTS, load_weights
+from ..weights import DEFAULT_WEIGHTS, load_weights, network_as_trained
 from .ablation import VARIANTS, Variant, VariantName
 from .ablation_weights import NoWeights, VariantWeights, choose_weights, trained_files
 from .engines import Where, settle_device
@@ -44,7 +44,9 @@ class AblationOptions:
     - conv-5: classify --conv-layers 5, then domains --conv-layers 5
     - fc-2: domains --fc-layers 2
     - roi-pool: domains --roi-layer pool
-    - samples-1, samples-3: domains --sampling-ratio 1, 3
+    - samples-1, samples-3: domains --sampling-ratio 1, 3 (the paper's method has 2)
+
+    All but the last two want the method's own --sampling-ratio.
     """
 
     root: Path
@@ -86,7 +88,10 @@ def evaluate_ablation(options: AblationOptions) -> int:
     """
     _check(options)
     trained, problems = trained_files(options.trained), Problems()
-    load_weights(options.weights, options.config.network)
+    method = load_weights(options.weights, options.config.network)
+    # Every variant samples as the method does, whatever its own weights were trained with.
+    network = network_as_trained(options.config.network, method)
+    options = replace(options, config=replace(options.config, network=network))
     device = settle_device(options.device, options.where)
     seeds = range(options.config.seed, options.config.seed + options.seeds)
     entries = open_dataset(options.root, chosen_names(options.list, options.sequences))

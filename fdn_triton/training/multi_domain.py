@@ -25,7 +25,7 @@ from ..heads import BACKGROUND, HIDDEN, TARGET
 from ..kernels import max_roi_align
 from ..kernels.boxes import xywh_to_xyxy
 from ..roi_pool import roi_pool
-from ..weights import IMAGENET_MEAN, NetworkWeights
+from ..weights import IMAGENET_MEAN, NetworkWeights, trained_sampling_ratio
 from .batches import Batch, BatchConfig, Batches
 from .distributed import World
 from .domains import Domain, VideoDomain, held_back_frames
@@ -76,7 +76,9 @@ class MultiDomainConfig:
     """Share of iterations without colours."""
     conv_layers: Literal[3, 5] = 3
     fc_layers: Literal[2, 3] = 3
-    sampling_ratio: Literal[1, 2, 3] = 2
+    sampling_ratio: Literal["auto", 1, 2, 3] = "auto"
+    """Samples per bin and axis; auto goes on with those that the weights were trained with, or begins with the paper's
+    2."""
     roi_layer: Literal["align", "pool"] = "align"
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the convolutions; bf16 is twice as fast on CPUs and GPUs that multiply it."""
@@ -89,6 +91,7 @@ class MultiDomainNet(nn.Module):
     def __init__(self, trunk: TrainableTrunk, start: NetworkWeights, domains: int, config: MultiDomainConfig) -> None:
         super().__init__()
         self.trunk, self.feature_scale, self._config = trunk, start.feature_scale, config
+        self.sampling_ratio = trained_sampling_ratio(config.sampling_ratio, start)
         sizes = [ROI_FEATURES] + [HIDDEN] * (config.fc_layers - 1)
         self.hidden = [nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes)]
         self.branches = [nn.Linear(HIDDEN, 2) for _ in range(domains)]
@@ -126,8 +129,7 @@ class MultiDomainNet(nn.Module):
         if self._config.roi_layer == "pool":
             bins = roi_pool(features, rois, ROI_BINS, 1 / STRIDE)
         else:
-            ratio = self._config.sampling_ratio
-            bins = max_roi_align(features, rois, ROI_BINS, 1 / STRIDE, ratio, deterministic=True)
+            bins = max_roi_align(features, rois, ROI_BINS, 1 / STRIDE, self.sampling_ratio, deterministic=True)
         x = bins.permute(0, 2, 3, 1).flatten(1)  # (y, x, channel)
         for layer in self.hidden:
             x = dropped(F.relu(layer(x)), self._config.dropout, dropout)
@@ -277,7 +279,7 @@ class MultiDomainTraining:
             tensors=tensors,
             mean=IMAGENET_MEAN,
             feature_scale=self.net.feature_scale,
-            sampling_ratio=self._config.sampling_ratio,
+            sampling_ratio=None if self._config.roi_layer == "pool" else self.net.sampling_ratio,
             roi_grid="midpoint",
             provenance=f"{self._start.provenance}; multi-domain training, {len(self._domains)} domains, "
             f"{self.steps} iterations" + ("" if self._config.convolution_rate else " with the convolutions kept"),

@@ -84,7 +84,7 @@ def _all_parts(parts, x, shape, out, out_pitch, out_hw, size, constants, pooling
         _part(part, parts, x, shape, out, out_pitch, out_hw, size, constants, pooling)
 
 
-@compiled(fastmath={"contract", "nsz"}, error_model="numpy")
+@compiled(fastmath={"contract"}, error_model="numpy")
 def _normalise(row, channels, size, constants, squares, sums):
     """ReLU and LRN of a row of pixels, in place. ``squares`` has zeros at its ends, beyond the channels.
 
@@ -149,7 +149,8 @@ def _maxima(rows, first, count, length, out, first_out):
     """Maxima of ``count`` rows of so many numbers, one behind the other from ``first`` on: bits of floats that are not
     negative, or NaN, which is then the highest.
 
-    The indices are unsigned: signed ones are looked at for negative ones, and slices counted, at the cost of the maxima.
+    The indices are unsigned: signed ones are looked at for negative ones, and slices counted, which takes as long as
+    the maxima.
     """
     row, out_row, n = np.uintp(first), np.uintp(first_out), np.uintp(length)
     if count == 3:  # in one pass

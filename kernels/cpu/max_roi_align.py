@@ -45,7 +45,8 @@ def _part(part, parts, images, image_of_roi, cells_y, weights_y, cells_x, weight
             for x in range(bins_x):
                 of_bin = ((roi * bins_y + y) * bins_x + x) * channels
                 for i in range(samples):
-                    above, below = (first_row + cells_y[roi, y, i, 0]) * width, (first_row + cells_y[roi, y, i, 1]) * width
+                    above = (first_row + cells_y[roi, y, i, 0]) * width
+                    below = (first_row + cells_y[roi, y, i, 1]) * width
                     of_above, of_below = weights_y[roi, y, i, 0], weights_y[roi, y, i, 1]
                     for j in range(samples):
                         left, right = cells_x[roi, x, j, 0], cells_x[roi, x, j, 1]
