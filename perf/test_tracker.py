@@ -22,7 +22,7 @@ def test_tracker(benchmark, preset: str) -> None:
     truth = sequence.ground_truth[0]
 
     def learn() -> tuple[tuple[Tracker], dict[str, object]]:
-        tracker = Tracker(TrackerConfig.from_preset(preset), weights="untrained", device="cpu")
+        tracker = Tracker(TrackerConfig.from_preset(preset), device="cpu")
         tracker.init(images[0], truth[0])
         return (tracker,), {}
 
