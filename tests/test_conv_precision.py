@@ -58,8 +58,8 @@ def test_tracks_in_half_precision_are_those_of_fp32() -> None:
     """Small frames and short updates, for half precision takes a CPU long."""
     images, truth = frames(6)
     small = {
-        "short_side": 120,
-        "max_side": 200,
+        "short_side": 150,  # smaller ones, with some seeds, fork by rounding
+        "max_side": 250,
         "least_target_size": None,
         "first_iterations": 5,
         "bbox_regression_samples": 200,

@@ -26,7 +26,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 SMALL = {  # frames as large as the images: shrinking rounds differently on the two ways
     "short_side": 240, "max_side": 320, "least_target_size": None, "first_iterations": 3, "bbox_regression_draws": 2000,
     "bbox_regression_samples": 200, "first_negatives": 1000, "long_interval": 4,
-    "seed": 1,  # with 0, two candidates score the same up to rounding, and either may be among the best
+    "seed": 2,  # with 0 and 1, two numbers that decide are the same up to rounding
 }  # fmt: skip
 
 
