@@ -92,7 +92,7 @@ def _normalise(row, channels, size, constants, squares, sums):
     exact to fp32, in half the time of two roots and a quotient.
     """
     alpha, beta, k = constants
-    in_series = alpha >= 0 and k > 0 and 0 <= beta <= 1
+    in_series = k > 0 and 0 <= beta <= 1
     limit = np.float32(np.float32(0.01) * k / alpha).view(np.int32)
     scale = alpha / k
     constant = k**-beta
