@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 
-from fdn_triton.training.augmentation import random_views
+from fdn_triton.training.augmentation import motion_blur, random_views
 
 
 def views(pixels: torch.Tensor, side: int = 16, seed: int = 0) -> torch.Tensor:
@@ -37,3 +39,22 @@ def test_half_of_the_views_are_mirrored_and_a_tenth_is_grey() -> None:
     assert 0.4 < float(rises.float().mean()) < 0.6
     grey = (result[:, 0] - result[:, 2]).abs().amax(dim=(1, 2)) < 1
     assert 0.05 < float(grey.float().mean()) < 0.16
+
+
+@pytest.mark.parametrize(("angle", "axis"), [(0.0, 1), (np.pi / 2, 0)])
+def test_motion_blur_spreads_a_point_along_its_line(angle: float, axis: int) -> None:
+    image = np.zeros((41, 41, 3), np.uint8)
+    image[20, 20] = 240
+    blurred = motion_blur(image, 9.0, angle).astype(int)
+    assert blurred.sum() == pytest.approx(3 * 240, abs=3 * 10)  # rounded in each pixel
+    across, along = blurred[:, :, 0].sum(axis=axis), blurred[:, :, 0].sum(axis=1 - axis)
+    assert across.argmax() == 20 and across[20] > 0.9 * across.sum()
+    reached = np.flatnonzero(along)
+    assert 9 <= len(reached) <= 11 and abs(reached.mean() - 20) < 0.6
+
+
+def test_motion_blur_of_no_length_and_of_a_plain_image_changes_nothing() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+    assert np.array_equal(motion_blur(noise, 0.0, 1.0), noise)
+    plain = np.full((30, 20, 3), 120, np.uint8)
+    assert np.array_equal(motion_blur(plain, 15.0, 0.7), plain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from small_training import bounding_box
@@ -50,6 +51,24 @@ def test_the_box_lands_where_the_object_does(
     red = pixels[:, :, 0].astype(int) > pixels[:, :, 1].astype(int) + 60
     middle = landed[0] + landed[2] / 2
     assert (np.flatnonzero(red.any(axis=0)).mean() > middle) == mirrored
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [-90.0, -20.0, 35.0])
+def test_the_box_of_an_ellipse_turns_with_it(degrees: float, mirrored: bool) -> None:
+    image = np.zeros((300, 300, 3), np.uint8)
+    cv2.ellipse(image, (140, 160), (40, 20), 0, 0, 360, (200, 200, 200), thickness=-1)
+    image[155:166, 160:173, 1] = 0  # a mark at its right end, to see which way it turns
+    view = View(200, 60.0, (0.45, 0.55), mirrored, turn=np.radians(degrees))
+    pixels, landed = window(image, np.array([100.0, 140, 81, 41]), view)
+    seen = np.array([*bounding_box(pixels[:, :, 0].astype(int) > 150)])
+    np.testing.assert_allclose(landed, seen, atol=2.1)
+    np.testing.assert_allclose(landed[:2] + landed[2:] / 2, [0.45 * 200, 0.55 * 200], rtol=1e-5)
+
+    marked = (pixels[:, :, 0] > 150) & (pixels[:, :, 1] < 100)
+    x, y = np.argwhere(marked)[:, ::-1].mean(axis=0) - [0.45 * 200, 0.55 * 200]
+    angle = np.degrees(np.arctan2(y, x)) - (180 if mirrored else 0)
+    assert (angle - degrees + 180) % 360 - 180 == pytest.approx(0, abs=5)
 
 
 def test_outside_of_the_frame_is_the_mean_colour() -> None:

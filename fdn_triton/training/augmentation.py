@@ -1,9 +1,12 @@
-"""Random views of training images: crops of any size, mirrored, lit and coloured otherwise."""
+"""Training images seen otherwise: random crops of them, mirrored, lit and coloured anew, and blur as by motion."""
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 _SMALLEST_AREA = 0.25  # of the image
@@ -45,3 +48,20 @@ def random_views(pixels: Tensor, side: int, generator: torch.Generator) -> Tenso
     middle = views.mean(dim=(1, 2, 3), keepdim=True)
     contrast, light = uniform(1 - _LIGHT, 1 + _LIGHT, 1, 1, 1), uniform(1 - _LIGHT, 1 + _LIGHT, 1, 1, 1)
     return ((views - middle) * contrast + middle * light).clamp(0, 255)
+
+
+def motion_blur(pixels: NDArray[np.uint8], length: float, angle: float) -> NDArray[np.uint8]:
+    """An image as it looks when all of it moves that far along a line while the shutter is open.
+
+    Args:
+        pixels: [H, W, 3].
+        length: pixels; less than 1 changes little.
+        angle: radians, from the x to the y axis.
+    """
+    reach = int(np.ceil(length / 2))
+    along = np.linspace(-length / 2, length / 2, 4 * reach + 1)[:, None]
+    places = np.arange(-reach, reach + 1)
+    # Each point of the line counts for the pixels around it as bilinear interpolation has it.
+    rows, columns = (np.maximum(1 - abs(along * part - places), 0) for part in (np.sin(angle), np.cos(angle)))
+    kernel = (rows.T @ columns / len(along)).astype(np.float32)
+    return cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT)  # type: ignore[return-value]

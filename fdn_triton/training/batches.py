@@ -19,11 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..errors import InputError
 from ..sampling import BoxSampler, apart, overlapping
+from .augmentation import motion_blur
 from .domains import Domain, VideoDomain, training_frames
 from .loop import random_generator
 from .windows import View, window
 
 _POSITIVE_DRAWS, _NEGATIVE_DRAWS = 50, 200  # a frame
+_BLUR_LENGTH = 0.4  # of the target's size, at most
 _TRIES = 4  # frames that may turn out unreadable, for one that is wanted
 _AHEAD = 2  # batches that each worker has ready: they lie in shared memory
 
@@ -41,6 +43,8 @@ class BatchConfig:
         target_sizes: pixels, least and largest mean of the target's width and height in the window.
         light: largest change of brightness and contrast.
         grey: share of batches without colours.
+        turn: degrees, by which a frame is turned about its target at most, either way.
+        blur: share of frames that are blurred as by motion.
     """
 
     seed: int
@@ -53,6 +57,8 @@ class BatchConfig:
     target_sizes: tuple[float, float]
     light: float
     grey: float
+    turn: float
+    blur: float
 
 
 @dataclass(frozen=True)
@@ -167,7 +173,11 @@ class Batches(Dataset["Batch | InputError"]):
             if frame is not None:
                 size = float(np.exp(rng.uniform(*np.log(self._config.target_sizes))))
                 place = rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)
-                return window(*frame, View(self._config.window, size, place, mirrored))
+                turn = np.radians(rng.uniform(-1, 1) * self._config.turn)
+                pixels, box = window(*frame, View(self._config.window, size, place, mirrored, turn))
+                if rng.uniform() < self._config.blur:
+                    pixels = motion_blur(pixels, rng.uniform(0, _BLUR_LENGTH) * size, rng.uniform(0, np.pi))
+                return pixels, box
         raise InputError(f"{source.name}: {_TRIES} frames in a row cannot be read: leave this sequence out")
 
 

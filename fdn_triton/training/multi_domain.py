@@ -74,6 +74,10 @@ class MultiDomainConfig:
     """Largest change of brightness and contrast, the same in all frames of an iteration."""
     grey: float = 0.1
     """Share of iterations without colours."""
+    turn: float = 0.0
+    """Degrees; each frame is turned about its target by up to this, either way."""
+    blur: float = 0.0
+    """Share of frames that are blurred as by motion, along up to two fifths of the target's size."""
     conv_layers: Literal[3, 5] = 3
     fc_layers: Literal[2, 3] = 3
     sampling_ratio: Literal["auto", 1, 2, 3] = "auto"
@@ -195,6 +199,8 @@ class MultiDomainTraining:
             target_sizes=(config.target_size_min, config.target_size_max),
             light=config.light,
             grey=config.grey,
+            turn=config.turn,
+            blur=config.blur,
         )
         self._batches = Batches(self._domains, batch, world.share(frames))
         self.workers = 0

@@ -24,38 +24,39 @@ class View:
         target_size: mean of the target's width and height in the window, pixels.
         place: where the target's centre lies, shares of the window [2].
         mirrored: left and right exchanged.
+        turn: radians about the target's centre, from the x to the y axis, after mirroring.
     """
 
     side: int
     target_size: float
     place: tuple[float, float]
     mirrored: bool
+    turn: float = 0.0
 
 
 def window(
     image: NDArray[np.uint8], box_xywh: NDArray[np.float64], view: View
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The window [side, side, 3] RGB and the target's box in it; outside of the frame it has the mean colour."""
+    """The window [side, side, 3] RGB and the target's box in it; outside of the frame it has the mean colour.
+
+    A turned box is that of its ellipse: the corners of a box seldom belong to the target, and would widen it.
+    """
     scale = view.target_size / float(box_xywh[2:].mean())
     # Shrinking by more than half skips pixels; halve them into each other before.
     while scale < 0.5:
         image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
         box_xywh, scale = box_xywh / 2, scale * 2
     center = box_xywh[:2] + box_xywh[2:] / 2
-    flip = -1.0 if view.mirrored else 1.0
-    shift_x, shift_y = view.place[0] * view.side, view.place[1] * view.side
-    # Pixel centres are at half-integers: u + 0.5 = shift + scale * (x + 0.5 - center).
-    matrix = np.array(
-        [
-            [flip * scale, 0, shift_x - 0.5 + flip * scale * (0.5 - center[0])],
-            [0, scale, shift_y - 0.5 + scale * (0.5 - center[1])],
-        ]
-    )
+    turn = rotation(view.turn)
+    linear = turn @ np.diag([-scale if view.mirrored else scale, scale])
+    shift = np.array(view.place) * view.side
+    # Pixel centres are at half-integers: u + 0.5 = shift + linear (x + 0.5 - center).
+    matrix = np.column_stack((linear, shift - 0.5 - linear @ (center - 0.5)))
     pixels = cv2.warpAffine(
         image, matrix, (view.side, view.side), flags=cv2.INTER_LINEAR, borderValue=tuple(IMAGENET_MEAN)
     )
-    wh = box_xywh[2:] * scale
-    return pixels, np.array([shift_x - wh[0] / 2, shift_y - wh[1] / 2, *wh], dtype=np.float32)  # type: ignore[return-value]
+    wh = np.hypot(*(turn * box_xywh[2:] * scale).T)
+    return pixels, np.concatenate((shift - wh / 2, wh)).astype(np.float32)  # type: ignore[return-value]
 
 
 def rotation(angle: float) -> NDArray[np.float64]:
