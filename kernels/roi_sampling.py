@@ -58,6 +58,8 @@ def check_roi_arguments(input: Tensor, boxes: Tensor, output_size: int | tuple[i
     """The output size as (PH, PW); ValueError for what no RoI operation can use."""
     if input.dim() != 4:
         raise ValueError(f"input must be [N, C, H, W], got {tuple(input.shape)}")
+    if not (input.shape[2] and input.shape[3]):
+        raise ValueError(f"input must have rows and columns, got {tuple(input.shape)}")
     if boxes.dim() != 2 or boxes.shape[1] != 5:
         raise ValueError(f"boxes must be [K, 5] (batch_index, x1, y1, x2, y2), got {tuple(boxes.shape)}")
     if not boxes.is_floating_point():

@@ -351,6 +351,7 @@ def test_batch_index_out_of_range(op: Any, batch_index: float) -> None:
     ("changes", "message"),
     [
         ({"input": torch.zeros(3, 4, 5)}, r"input must be \[N, C, H, W\], got \(3, 4, 5\)"),
+        ({"input": torch.zeros(1, 3, 0, 5)}, r"input must have rows and columns, got \(1, 3, 0, 5\)"),
         ({"boxes": torch.zeros(4, 4)}, r"boxes must be \[K, 5\].*got \(4, 4\)"),
         ({"boxes": torch.zeros(5)}, r"boxes must be \[K, 5\].*got \(5,\)"),
         ({"boxes": torch.zeros(4, 5, dtype=torch.long)}, "boxes must be of a floating type, got torch.int64"),
