@@ -1,0 +1,88 @@
+"""What normalising and pooling cost beside the convolutions, on a CPU: ``python perf/trunk_parts.py --seq OTB/Deer``.
+
+A sequence is tracked as ever, with a clock around the two kinds of operations of the trunk; the frames after the second
+one count, which compiles and allocates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from fdn_triton import Tracker, TrackerConfig, backbone, frame_features
+from fdn_triton.config import PRESETS
+from fdn_triton.report import run_environment
+from fdn_triton.results import write_json
+from fdn_triton.sequence import open_sequence
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+class Clock:
+    """Seconds spent in functions, by kind."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def around(self, kind: str, function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+        """The same function, its time counted."""
+
+        @wraps(function)
+        def timed(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+            started = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[kind] += time.perf_counter() - started
+
+        return timed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seq", type=Path, nargs="+", required=True, help="as python -m fdn_triton.track takes it")
+    parser.add_argument("--frames", type=int, default=80, help="of each, at most")
+    parser.add_argument("--preset", choices=PRESETS, nargs="+", default=["paper", "fast"])
+    parser.add_argument("--json", type=Path, help="file for the numbers")
+    options = parser.parse_args()
+    clock = Clock()
+    without_padding, pool = backbone._without_padding, frame_features.normalise_and_pool
+    backbone._without_padding = lambda layer: clock.around("convolutions", without_padding(layer))
+    frame_features.normalise_and_pool = clock.around("normalisation and pooling", pool)
+    rows = []
+    for preset in options.preset:
+        for sequence in options.seq:
+            found = measure(sequence, options.frames, TrackerConfig.from_preset(preset), clock)
+            rows.append({"preset": preset, **found})
+            print(f"{preset:<8}{found['sequence']:<14}{found['ratio']:.3f}", flush=True)
+    if options.json is not None:
+        write_json(options.json, {**run_environment(Tracker(device="cpu").device), "rows": rows})
+
+
+def measure(sequence: Path, frames: int, config: TrackerConfig, clock: Clock) -> dict[str, Any]:
+    """Milliseconds a frame of both kinds, and their ratio."""
+    video = open_sequence(sequence, frames)
+    assert video.ground_truth is not None, f"{sequence} has no first box"
+    tracker, counted = Tracker(config, device="cpu"), 0
+    for frame in video.frames():
+        assert frame.image is not None, frame.problem
+        if frame.number == 1:
+            tracker.init(frame.image, video.ground_truth[0])
+            continue
+        if frame.number == 3:
+            clock.seconds.clear()
+        tracker.update(frame.image)
+        counted += frame.number >= 3
+    ms = {kind: 1000 * seconds / counted for kind, seconds in clock.seconds.items()}
+    ratio = ms["normalisation and pooling"] / ms["convolutions"]
+    return {"sequence": video.name, "frames": counted, "ms": ms, "ratio": ratio}
+
+
+if __name__ == "__main__":
+    main()
