@@ -15,6 +15,7 @@ from fdn_triton.backbone import Backbone
 from fdn_triton.config import NetworkConfig
 from fdn_triton.errors import InputError
 from fdn_triton.kernels.boxes import iou
+from fdn_triton.training.batches import Batch
 from fdn_triton.training.distributed import World
 from fdn_triton.training.domains import held_back_frames, training_frames
 from fdn_triton.training.multi_domain import MultiDomainConfig, MultiDomainNet, MultiDomainTraining
@@ -219,6 +220,20 @@ def test_the_exported_network_computes_the_same(make: MakeTask) -> None:
         expected = task.net.trunk(images) * weights.feature_scale
         assert float((backbone(images) - expected).norm() / expected.norm()) < 1e-2
     assert torch.equal(weights.tensors["fc4.weight"], task.net.hidden[0].weight)
+
+
+def test_frames_turn_and_blur_where_that_is_asked(make: MakeTask) -> None:
+    def drawn(**changes: float) -> Batch:
+        return make(**changes)._batches.drawn(0, 0, np.arange(3))
+
+    def edges(batch: Batch) -> float:
+        return float(batch.pixels.float().diff(dim=1).abs().mean() + batch.pixels.float().diff(dim=2).abs().mean())
+
+    plain, turned, blurred = drawn(), drawn(turn=40.0), drawn(blur=1.0)
+    assert torch.equal(blurred.boxes_xywh, plain.boxes_xywh) and edges(blurred) < 0.9 * edges(plain)
+    # The ellipse of a square target is a circle, whose box stays.
+    torch.testing.assert_close(turned.boxes_xywh, plain.boxes_xywh)
+    assert not torch.equal(turned.pixels, plain.pixels)
 
 
 def test_two_processes_share_the_frames_of_one(make: MakeTask) -> None:
