@@ -83,12 +83,13 @@ _NO_BF16 = (
     "another --out"
 )
 _LEAST = {
-    0: ("seed", "synthetic", "still_domains", "mined", "embedding"),
+    0: ("seed", "synthetic", "still_domains", "mined", "embedding", "light", "grey", "turn", "blur"),
     1: (
         *("log_every", "validate_every", "track_every", "track_frames", "cycles", "positives", "negatives"),
         *("image_side", "window", "target_size_min"),
     ),
 }
+_SHARES = ("light", "grey", "blur")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,6 +144,9 @@ def _check(options: Options) -> None:
         for name in names:
             if name in numbers and not numbers[name] >= least:  # NaN too
                 raise InputError(f"--{name.replace('_', '-')} is {numbers[name]}: it must be at least {least}")
+    for name in _SHARES:
+        if name in numbers and numbers[name] > 1:
+            raise InputError(f"--{name} is {numbers[name]}: it is a share, at most 1")
 
 
 def _classification(options: ClassifyOptions, world: World) -> tuple[Task, dict[str, Any], NetworkConfig]:

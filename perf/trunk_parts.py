@@ -1,7 +1,8 @@
 """What normalising and pooling cost beside the convolutions, on a CPU: ``python perf/trunk_parts.py --seq OTB/Deer``.
 
-A sequence is tracked as ever, with a clock around the two kinds of operations of the trunk; the frames after the second
-one count, which compiles and allocates.
+Sequences are tracked as ever, with a clock around the two kinds of operations of the trunk: convolutions, and what is
+behind the first two of them, ReLU, normalisation and pooling. Frames from the third one on count: what is compiled and
+allocated is so by then.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import torch
+
 from fdn_triton import Tracker, TrackerConfig, backbone, frame_features
 from fdn_triton.config import PRESETS
 from fdn_triton.report import run_environment
 from fdn_triton.results import write_json
 from fdn_triton.sequence import open_sequence
 
+_FIRST_COUNTED = 3  # frame
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -62,26 +66,27 @@ def main() -> None:
             rows.append({"preset": preset, **found})
             print(f"{preset:<8}{found['sequence']:<14}{found['ratio']:.3f}", flush=True)
     if options.json is not None:
-        write_json(options.json, {**run_environment(Tracker(device="cpu").device), "rows": rows})
+        write_json(options.json, {**run_environment(torch.device("cpu")), "rows": rows})
 
 
 def measure(sequence: Path, frames: int, config: TrackerConfig, clock: Clock) -> dict[str, Any]:
     """Milliseconds a frame of both kinds, and their ratio."""
     video = open_sequence(sequence, frames)
-    assert video.ground_truth is not None, f"{sequence} has no first box"
+    if video.ground_truth is None or video.length is None or video.length < _FIRST_COUNTED:
+        raise SystemExit(f"{sequence}: give an annotated sequence of {_FIRST_COUNTED} frames at least")
     tracker, counted = Tracker(config, device="cpu"), 0
     for frame in video.frames():
         assert frame.image is not None, frame.problem
         if frame.number == 1:
-            tracker.init(frame.image, video.ground_truth[0])
+            tracker.init(frame.image, video.ground_truth[:, 0])
             continue
-        if frame.number == 3:
+        if frame.number == _FIRST_COUNTED:
             clock.seconds.clear()
-        tracker.update(frame.image)
-        counted += frame.number >= 3
+        targets = len(tracker.update(frame.image).boxes_xywh)
+        counted += frame.number >= _FIRST_COUNTED
     ms = {kind: 1000 * seconds / counted for kind, seconds in clock.seconds.items()}
     ratio = ms["normalisation and pooling"] / ms["convolutions"]
-    return {"sequence": video.name, "frames": counted, "ms": ms, "ratio": ratio}
+    return {"sequence": video.name, "frames": counted, "targets": targets, "ms": ms, "ratio": ratio}
 
 
 if __name__ == "__main__":

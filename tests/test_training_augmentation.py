@@ -1,4 +1,7 @@
-"""Random views of images: repeatable, within the image, mirrored and coloured otherwise in the stated shares."""
+"""Random views of images: repeatable, within the image, mirrored and coloured otherwise in the stated shares.
+
+Blur as by motion: along its line only.
+"""
 
 from __future__ import annotations
 

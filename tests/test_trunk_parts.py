@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from small_otb import quick_config
@@ -15,12 +17,27 @@ from fdn_triton.demo import clip_path
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def test_it_measures_both_kinds_of_every_sequence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def trunk_parts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "perf"))
-    import trunk_parts
+    return import_module("trunk_parts")
 
+
+def test_the_clock_counts_a_function_s_time_under_its_kind(
+    trunk_parts: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([10.0, 13.0, 20.0, 20.5])
+    monkeypatch.setattr(trunk_parts.time, "perf_counter", lambda: next(now))
+    clock = trunk_parts.Clock()
+    assert clock.around("one", lambda x: x + 1)(2) == 3
+    with pytest.raises(KeyError):
+        clock.around("other", {}.__getitem__)("missing")
+    assert clock.seconds == {"one": 3.0, "other": 0.5}
+
+
+def test_it_measures_both_kinds_of_every_sequence(
+    trunk_parts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Quick(trunk_parts.TrackerConfig):  # type: ignore[misc,name-defined]
         @classmethod
         def from_preset(cls, name: str, **changes: object) -> object:
@@ -38,6 +55,6 @@ def test_it_measures_both_kinds_of_every_sequence(
     assert found["device"] == "cpu" and [row["preset"] for row in found["rows"]] == ["paper", "fast"]
     for row in found["rows"]:
         pooling, convolutions = row["ms"]["normalisation and pooling"], row["ms"]["convolutions"]
-        assert row["frames"] == 3 and pooling > 0 and convolutions > 0
+        assert row["frames"] == 3 and row["targets"] == 1 and pooling > 0 and convolutions > 0
         assert row["ratio"] == pytest.approx(pooling / convolutions)
         assert f"{row['ratio']:.3f}" in printed

@@ -1,4 +1,4 @@
-"""Training images seen otherwise: random crops of them, mirrored, lit and coloured anew, and blur as by motion."""
+"""Training images changed: random crops of them, mirrored, lit and coloured anew; and frames blurred as by motion."""
 
 from __future__ import annotations
 

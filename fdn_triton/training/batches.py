@@ -40,7 +40,7 @@ class BatchConfig:
         positives, negatives: boxes of each frame.
         positive_iou, negative_iou: what they overlap the target by, at least and at most.
         window: pixels, side of the part of a frame that is looked at.
-        target_sizes: pixels, least and largest mean of the target's width and height in the window.
+        target_sizes: pixels, least and largest mean of the target's width and height in the window before a turn.
         light: largest change of brightness and contrast.
         grey: share of batches without colours.
         turn: degrees, by which a frame is turned about its target at most, either way.

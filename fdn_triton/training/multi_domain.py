@@ -69,15 +69,17 @@ class MultiDomainConfig:
     """Pixels; side of the part of a frame that is looked at."""
     target_size_min: float = 40.0
     target_size_max: float = 96.0
-    """Pixels; mean of the target's width and height in the window."""
+    """Pixels; mean of the target's width and height in the window, before it is turned."""
     light: float = 0.2
     """Largest change of brightness and contrast, the same in all frames of an iteration."""
     grey: float = 0.1
     """Share of iterations without colours."""
     turn: float = 0.0
-    """Degrees; each frame is turned about its target by up to this, either way."""
+    """Degrees; each frame is turned about its target by up to this, either way. A box is widened to that of the turned
+    ellipse, once more where a domain of photographs has turned its object already."""
     blur: float = 0.0
-    """Share of frames that are blurred as by motion, along up to two fifths of the target's size."""
+    """Share of frames that are blurred as by motion, along up to two fifths of the target's size. Like all changes of
+    the frames, it concerns those of the precision on held-back frames too."""
     conv_layers: Literal[3, 5] = 3
     fc_layers: Literal[2, 3] = 3
     sampling_ratio: Literal["auto", 1, 2, 3] = "auto"

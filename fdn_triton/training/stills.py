@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..weights import IMAGENET_MEAN
 from .images import read_image
-from .windows import rotation
+from .windows import mapped_sides, rotation
 
 CHANGING = 1
 """Counts the ways in which photographs have been changed: a run does not go on with others under the same names."""
@@ -132,6 +132,5 @@ def _changed(
     if rng.uniform() < _BLURRED_SHARE:
         frame = cv2.GaussianBlur(frame, (0, 0), rng.uniform(*_BLUR))
     light = np.exp(rng.uniform(-_LIGHT, _LIGHT))
-    # An object fills its box like an ellipse rather than to the corners: this is the box of the turned ellipse.
-    wh = np.sqrt((linear**2) @ (box_xywh[2:] ** 2))
+    wh = mapped_sides(linear, box_xywh[2:])
     return cv2.convertScaleAbs(frame, alpha=light), np.concatenate((center - wh / 2, wh))  # type: ignore[return-value]
