@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import ROI_BINS, STRIDE, NetworkConfig
-from .kernels import lrn_max_pool, max_roi_align
+from .kernels import lrn_max_pool, max_roi_align, roi_linear
 from .kernels.boxes import xywh_to_xyxy
-from .kernels.onednn import PackedConvolution, multiplies_faster
+from .kernels.onednn import PackedConvolution, linear, multiplies_faster
 from .roi_pool import roi_pool
 from .winograd import WinogradConvolution
 
@@ -161,8 +161,7 @@ class Backbone(nn.Module):
             [..., 4608] in at least fp32, ordered (y, x, channel) of the 3x3 bins. RoIPool knows no grid, samples or
             extension.
         """
-        corners = xywh_to_xyxy(boxes_xywh.reshape(-1, 4))
-        rois = F.pad(corners, (1, 0))  # batch index 0
+        rois = _rois(boxes_xywh)
         dtype = torch.promote_types(feature_map.dtype, torch.float32)  # the heads learn in fp32
         if self.network.roi_layer == "pool":
             bins = roi_pool(feature_map, rois, ROI_BINS, 1 / STRIDE).to(dtype)
@@ -172,13 +171,32 @@ class Backbone(nn.Module):
                 rois,
                 ROI_BINS,
                 spatial_scale=1 / STRIDE,
-                # The tracker has settled what is auto; of a network alone, it is the paper's.
-                sampling_ratio=2 if self.network.sampling_ratio == "auto" else self.network.sampling_ratio,
+                sampling_ratio=self._sampling_ratio,
                 grid="midpoint" if self.network.roi_grid == "auto" else self.network.roi_grid,
                 extend=self.network.roi_extend,
                 dtype=dtype,
             )
         return bins.permute(0, 2, 3, 1).reshape(*boxes_xywh.shape[:-1], ROI_FEATURES)
+
+    def linear_of_rois(self, feature_map: Tensor, boxes_xywh: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """A linear layer on the :meth:`roi_features` of boxes [K, 4]: with weight [out, 4608] and bias [out], [K, out].
+
+        With one sample a bin the features themselves are not needed.
+        """
+        if self.network.roi_layer == "pool" or self._sampling_ratio > 1:
+            return linear(self.roi_features(feature_map, boxes_xywh), weight, bias)
+        rois, extend = _rois(boxes_xywh), self.network.roi_extend
+        return roi_linear(feature_map, rois, ROI_BINS, weight, bias, spatial_scale=1 / STRIDE, extend=extend)
+
+    @property
+    def _sampling_ratio(self) -> int:
+        """The tracker has settled what is auto; of a network alone, it is the paper's."""
+        return 2 if self.network.sampling_ratio == "auto" else self.network.sampling_ratio
+
+
+def _rois(boxes_xywh: Tensor) -> Tensor:
+    """[K, 5]: the boxes [..., 4] of the first image."""
+    return F.pad(xywh_to_xyxy(boxes_xywh.reshape(-1, 4)), (1, 0))
 
 
 def _without_padding(convolution: nn.Conv2d) -> Callable[[Tensor], Tensor]:

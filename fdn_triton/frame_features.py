@@ -22,6 +22,7 @@ from .backbone import POOL, POOL_PADDING, POOL_STRIDE, POOLED_LAYERS, Backbone, 
 from .config import STRIDE
 from .cuda_graph import CapturedSequence
 from .frame import network_input
+from .kernels.onednn import linear
 from .rectangle import NOTHING, Rectangle
 
 _BAND_BYTES = 3 << 20  # of a convolution's output: it is normalised and pooled while it is in the cache
@@ -45,12 +46,19 @@ class Features(Protocol):
     def of_boxes(self, boxes_xywh: Tensor) -> Tensor:
         """RoI features [..., 4608] of the boxes [..., 4]."""
 
+    def linear_of_boxes(self, boxes_xywh: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """A linear layer on the features of boxes [K, 4]: with a weight [out, 4608] and a bias [out], [K, out].
+
+        Features that can do without themselves have their own way.
+        """
+        return linear(self.of_boxes(boxes_xywh), weight, bias)
+
 
 FeatureProvider = Callable[[Backbone, tuple[int, int], Tensor], Features]
 """From the trunk, a size of frames and the mean: :class:`FrameFeatures`, or what is compared with it."""
 
 
-class FrameFeatures:
+class FrameFeatures(Features):
     """Features of the frames of one size.
 
     Args:
@@ -108,6 +116,11 @@ class FrameFeatures:
         """RoI features [..., 4608] of the boxes [..., 4], in pixels of the resized frame."""
         self.require(boxes_xywh)
         return self._backbone.roi_features(self._features, boxes_xywh)
+
+    def linear_of_boxes(self, boxes_xywh: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See :class:`Features`."""
+        self.require(boxes_xywh)
+        return self._backbone.linear_of_rois(self._features, boxes_xywh, weight, bias)
 
     def _whole(self, image: Tensor) -> Tensor:
         """Features of the whole frame, from the second of a size on in one launch: valid until the next frame."""

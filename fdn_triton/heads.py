@@ -97,7 +97,10 @@ class Heads:
         """
         if features.dtype == self.weights[0].dtype:
             return score_heads(features, self.weights, self.biases, allow_tf32=allow_tf32)
-        first = linear_of_heads(features, self.weights[0], self.biases[0])
+        return self.scores_behind_first(linear_of_heads(features, self.weights[0], self.biases[0]))
+
+    def scores_behind_first(self, first: Tensor) -> Tensor:
+        """The same [T, K] of what the first layer made of the features [T, K, 512], before its ReLU; overwritten."""
         return score_heads(first.relu_(), self.weights[1:], self.biases[1:])
 
 

@@ -79,8 +79,14 @@ class HostSearch:
 
     def _scores(self, target: Target, head: Heads, candidates: Tensor) -> Tensor:
         """[1, K] of a target's candidates [K, 4]; where ``rough``, of the best ones exactly."""
-        features = target.view.features.of_boxes(candidates[None]).to(self._dtype)
-        return scores_exact_where_highest(head, features, self._config.top_k) if self._rough else head.scores(features)
+        features = target.view.features
+        if self._rough:
+            return scores_exact_where_highest(head, features.of_boxes(candidates[None]), self._config.top_k)
+        if self._dtype == torch.float32:
+            return head.scores_behind_first(
+                features.linear_of_boxes(candidates, head.weights[0][0], head.biases[0][0])[None]
+            )
+        return head.scores(features.of_boxes(candidates[None]).to(self._dtype))
 
     def _refined(self, targets: Sequence[Target], found: Tensor, best_xywh: Tensor, success: Sequence[bool]) -> Tensor:
         """[S, 4]: where a target was found, the mean of its best candidates' regressed boxes; else ``found``."""

@@ -42,7 +42,8 @@ class Tracker:
         weights: a name, a path (safetensors, .mat, .pth) or loaded weights; None for the
             trained ones that come with the package.
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
-        features: what the features of boxes are taken from; the default convolves the frame once for all of them.
+        features: what the features of boxes are taken from, a subclass of
+            :class:`~fdn_triton.frame_features.Features`; the default convolves the frame once for all of them.
 
     Every target draws from a generator of its own, seeded with ``config.seed``, and counts its own frames: its track
     does not depend on which others are tracked with it, up to rounding (of features, whose window in the frame is that

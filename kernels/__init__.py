@@ -4,6 +4,7 @@ state."""
 from .lrn_pool import lrn_max_pool, lrn_max_pool_ref
 from .max_roi_align import max_roi_align, max_roi_align_ref
 from .resize_subtract_mean import resize_subtract_mean, resize_subtract_mean_ref
+from .roi_linear import roi_linear
 from .rt_mdnet_align import roi_align_ada_max, roi_align_ada_max_ref, roi_align_max, roi_align_max_ref
 from .score_heads import score_heads, score_heads_ref
 
@@ -18,6 +19,7 @@ __all__ = [
     "roi_align_ada_max_ref",
     "roi_align_max",
     "roi_align_max_ref",
+    "roi_linear",
     "score_heads",
     "score_heads_ref",
 ]

@@ -69,7 +69,7 @@ def max_roi_align(
             Elsewhere looking at it would stall the device: such a box gives zeros.
     """
     output_hw = check_roi_arguments(input, boxes, output_size)
-    sampling = _sampling(output_hw, spatial_scale, sampling_ratio, aligned, grid, extend)
+    sampling = samples_in_bins(output_hw, spatial_scale, sampling_ratio, aligned, grid, extend)
     return sample_maxima(input, boxes, output_hw, sampling, deterministic, dtype)
 
 
@@ -85,13 +85,14 @@ def max_roi_align_ref(
 ) -> Tensor:
     """The same function in plain indexing, for any dtype and device, differentiable: the oracle of the tests."""
     output_hw = check_roi_arguments(input, boxes, output_size)
-    sampling = _sampling(output_hw, spatial_scale, sampling_ratio, aligned, grid, extend)
+    sampling = samples_in_bins(output_hw, spatial_scale, sampling_ratio, aligned, grid, extend)
     return sample_maxima_ref(input, boxes, output_hw, sampling)
 
 
-def _sampling(
+def samples_in_bins(
     output_hw: tuple[int, int], spatial_scale: float, sampling_ratio: int, aligned: bool, grid: str, extend: float
 ) -> Sampling:
+    """Where :func:`max_roi_align` takes its samples; its arguments. ValueError for what it cannot use."""
     if not 1 <= sampling_ratio <= _MOST_SAMPLES:
         raise ValueError(f"sampling_ratio must lie between 1 and {_MOST_SAMPLES}, got {sampling_ratio}")
     if grid not in ("midpoint", "interior"):

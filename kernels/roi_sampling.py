@@ -102,7 +102,7 @@ def sample_maxima(
         from .cpu.max_roi_align import sample_maxima as on_cpu
 
         images = input.permute(0, 2, 3, 1).float().contiguous()
-        taps = _taps_of_axes(boxes, input.shape, output_hw, sampling, by_numba=True)
+        taps = taps_of_axes(boxes, input.shape, output_hw, sampling, by_numba=True)
         return on_cpu(images, *taps).to(input.dtype).to(dtype)
     rows = input.permute(0, 2, 3, 1).reshape(n_images * height * width, channels)
     out = []
@@ -132,7 +132,7 @@ def _taps_of_samples(
 ) -> tuple[Tensor, Tensor]:
     """Rows of the flattened [N * H * W] map and weights of every sample's taps, both [K, PH * PW, n * n, 4]."""
     height, width = input_shape[2:]
-    image, (y_index, y_weight), (x_index, x_weight) = _taps_of_axes(boxes, input_shape, output_hw, sampling)
+    image, (y_index, y_weight), (x_index, x_weight) = taps_of_axes(boxes, input_shape, output_hw, sampling)
     # [K, PH, PW, n, n, 2, 2] = y [K, PH, 1, n, 1, 2, 1] by x [K, 1, PW, 1, n, 1, 2]
     index = (y_index * width)[:, :, None, :, None, :, None] + x_index[:, None, :, None, :, None, :]
     index = index + (image * (height * width)).view(-1, 1, 1, 1, 1, 1, 1)
@@ -141,7 +141,7 @@ def _taps_of_samples(
     return index.reshape(shape), weight.reshape(shape)
 
 
-def _taps_of_axes(
+def taps_of_axes(
     boxes: Tensor, input_shape: torch.Size, output_hw: tuple[int, int], sampling: Sampling, by_numba: bool = False
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Images [K] of the RoIs, and cells and weights of every sample's taps along y and along x.

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fdn_triton.backbone import ROI_FEATURES, Backbone, normalise_and_pool
 from fdn_triton.frame import network_input
+from fdn_triton.frame_features import Features
 from fdn_triton.kernels import lrn_max_pool, roi_align_ada_max
 from fdn_triton.kernels.boxes import xywh_to_xyxy
 
@@ -56,7 +57,7 @@ class _Region:
         return bool(inside and ratio.max() < _SAME_SIZE and ratio.min() > 1 / _SAME_SIZE)
 
 
-class SearchRegionFeatures:
+class SearchRegionFeatures(Features):
     """Features of boxes from a warped region of the frame; a :class:`~fdn_triton.frame_features.Features`.
 
     Boxes that lie in the last region of the same frame, and are of its size, are cut out of that one.

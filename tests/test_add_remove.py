@@ -22,6 +22,7 @@ from fdn_triton.config import NetworkConfig, TrackerConfig
 from fdn_triton.demo import clip_path
 from fdn_triton.errors import InputError
 from fdn_triton.frame import network_input
+from fdn_triton.frame_features import Features
 from fdn_triton.ground_truth import read_otb_boxes
 from fdn_triton.heads import Heads
 from fdn_triton.tracker import Tracker, TrackResult
@@ -34,7 +35,7 @@ OWL = read_otb_boxes(clip_path() / "groundtruth_rect.txt")
 OTHER = np.array([60.0, 40.0, 50.0, 40.0])
 
 
-class WholeFrame:
+class WholeFrame(Features):
     """The features of the whole frame: one target's do not depend on the window that another one asks for."""
 
     def __init__(self, backbone: Backbone, frame_hw: tuple[int, int], mean: torch.Tensor) -> None:

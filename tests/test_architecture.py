@@ -66,7 +66,16 @@ LAYERS = (
     {"training.multi_domain"},
     {"train"},
 )
-USE_KERNELS = {"backbone", "frame", "heads", "sampling", "target_sampling", "device_search", "training.multi_domain"}
+USE_KERNELS = {
+    "backbone",
+    "frame",
+    "frame_features",
+    "heads",
+    "sampling",
+    "target_sampling",
+    "device_search",
+    "training.multi_domain",
+}
 PRINT = {"track", "command_line", "report", "demo.__main__", "demo.generate"}
 PRINT |= {"evaluate", "train", "vot", "evaluation.going_on", "evaluation.otb_command", "evaluation.vot_command"}
 PRINT |= {"evaluation.ablation_command"}

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..backbone import POOLED_LAYERS, ROI_FEATURES, Backbone, normalise_and_pool
 from ..errors import InputError
 from ..frame import network_input
+from ..frame_features import Features
 
 CROP_SIDE = 107
 CONTEXT = 16
@@ -33,7 +34,7 @@ def _normalised_and_pooled(x: Tensor) -> Tensor:
     return normalise_and_pool(x, padding=0)
 
 
-class CroppedFeatures:
+class CroppedFeatures(Features):
     """Features of boxes, each from a crop of its own; a :class:`~fdn_triton.frame_features.Features`.
 
     Args:
