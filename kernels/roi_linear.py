@@ -76,35 +76,39 @@ def _through_cells(
 ) -> Tensor | None:
     """[K, out] of the taps on both axes, [K, PH or PW, 1, 2]; None where the boxes have too many cells."""
     height, width = input.shape[2:]
-    (y, of_y, top, bottom), (x, of_x, left, right) = _spans(*rows, height), _spans(*columns, width)
-    sizes = (bottom - top)[:, None] * (right - left)
-    if int(sizes.sum()) > _WORTHWHILE * len(y) * sizes.numel():
+    channels, height, width = input.shape[1:]
+    (y, of_y, top, n_rows), (x, of_x, left, n_columns) = _spans(*rows, height), _spans(*columns, width)
+    n_bins, n_cells = len(top) * len(left), n_rows * n_columns
+    if n_cells > _WORTHWHILE * len(y):
         return None
-    image, channels = input[0].permute(1, 2, 0), input.shape[1]
-    rectangles = [
-        image[above:below, first:end]
-        for above, below in zip(top.tolist(), bottom.tolist(), strict=True)
-        for first, end in zip(left.tolist(), right.tolist(), strict=True)
-    ]
-    of_bins = weight.split(channels, dim=1)
-    products = [cells.reshape(-1, channels) @ of_bin.T for cells, of_bin in zip(rectangles, of_bins, strict=True)]
-    before = (sizes.flatten().cumsum(0) - sizes.flatten()).view(sizes.shape)  # products of the bins before each
+    # [bins, cells]: each bin's rectangle, its cells in rows of the flat map; all are of one size, which suits a batch.
+    corners = (top[:, None] * width + left).view(-1, 1)
+    flat = corners + (_numbers(n_rows)[:, None] * width + _numbers(n_columns)).view(-1)
+    cells = input[0].permute(1, 2, 0).reshape(-1, channels)[flat]
+    products = cells @ weight.view(len(weight), n_bins, channels).permute(1, 2, 0)  # [bins, cells, out]
     # [K, PH, PW, 2, 2] = y [K, PH, 1, 2, 1] by x [K, 1, PW, 1, 2]
-    index = (y - top[:, None])[:, :, None, :, None] * (right - left)[:, None, None]
-    index = index + (x - left[:, None])[:, None, :, None, :] + before[:, :, None, None]
+    index = ((y - top[:, None]) * n_columns)[:, :, None, :, None] + (x - left[:, None])[:, None, :, None, :]
+    index = index + _numbers(n_bins).view(len(top), len(left), 1, 1) * n_cells
     shares = of_y[:, :, None, :, None] * of_x[:, None, :, None, :]
     return F.embedding_bag(
-        index.flatten(1), torch.cat(products), per_sample_weights=shares.flatten(1).to(weight.dtype), mode="sum"
+        index.flatten(1), products.flatten(0, 1), per_sample_weights=shares.flatten(1).to(weight.dtype), mode="sum"
     )
 
 
-def _spans(cells: Tensor, weights: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cells and weights [K, bins, 2] of an axis, and first and end [bins] of the cells that each bin's samples see.
+def _spans(cells: Tensor, weights: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Cells and weights [K, bins, 2] of an axis, the first cell [bins] of those that each bin's samples see, and how
+    many the bin with the most of them has: that many from the first one on are on the axis.
 
     A sample outside of the map sees none, whatever cells it names: it gets some of its bin's.
     """
     cells, weights = cells[:, :, 0], weights[:, :, 0]
     sees = weights.sum(dim=2, keepdim=True) > 0
     first = torch.where(sees, cells, size - 1).amin((0, 2))
-    end = torch.maximum(torch.where(sees, cells, 0).amax((0, 2)), first) + 1
-    return torch.minimum(torch.maximum(cells, first[:, None]), end[:, None] - 1), weights, first, end
+    last = torch.maximum(torch.where(sees, cells, 0).amax((0, 2)), first)
+    most = int((last - first).max()) + 1
+    cells = torch.minimum(torch.maximum(cells, first[:, None]), last[:, None])
+    return cells, weights, first.clamp(max=size - most), most
+
+
+def _numbers(end: int) -> Tensor:
+    return torch.arange(end, device="cpu")
