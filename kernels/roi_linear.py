@@ -75,7 +75,6 @@ def _through_cells(
     input: Tensor, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor], weight: Tensor
 ) -> Tensor | None:
     """[K, out] of the taps on both axes, [K, PH or PW, 1, 2]; None where the boxes have too many cells."""
-    height, width = input.shape[2:]
     channels, height, width = input.shape[1:]
     (y, of_y, top, n_rows), (x, of_x, left, n_columns) = _spans(*rows, height), _spans(*columns, width)
     n_bins, n_cells = len(top) * len(left), n_rows * n_columns
@@ -85,7 +84,7 @@ def _through_cells(
     corners = (top[:, None] * width + left).view(-1, 1)
     flat = corners + (_numbers(n_rows)[:, None] * width + _numbers(n_columns)).view(-1)
     cells = input[0].permute(1, 2, 0).reshape(-1, channels)[flat]
-    products = cells @ weight.view(len(weight), n_bins, channels).permute(1, 2, 0)  # [bins, cells, out]
+    products = cells @ weight.reshape(len(weight), n_bins, channels).permute(1, 2, 0)  # [bins, cells, out]
     # [K, PH, PW, 2, 2] = y [K, PH, 1, 2, 1] by x [K, 1, PW, 1, 2]
     index = ((y - top[:, None]) * n_columns)[:, :, None, :, None] + (x - left[:, None])[:, None, :, None, :]
     index = index + _numbers(n_bins).view(len(top), len(left), 1, 1) * n_cells
