@@ -46,6 +46,7 @@ def places() -> list[tuple[Path, str, str]]:
         (README, "gpu-tracking", gpu_tracking_table()),
         (README, "gpu-operations", gpu_operations_table()),
         (CARD, "sequences", sequence_table()),
+        (CARD, "held-out-turned", held_out_table(RESULTS / "held-out-turned.json")),
         (CARD, "held-out-samples", held_out_table(RESULTS / "held-out-samples.json")),
         (CARD, "held-out-fourth-step", held_out_table(RESULTS / "held-out-fourth-step.json")),
         (CARD, "held-out-crowds", held_out_table(RESULTS / "held-out-crowds.json")),
@@ -271,7 +272,10 @@ def _group(run: dict[str, Any]) -> tuple[str, str, str, str, str]:
 
 def device_of(run: dict[str, Any]) -> str:
     """The GPU, or the processor and how many threads of it were used."""
-    return f"{run['cpu']['name']}, {run['cpu']['threads']} threads" if run["device"] == "cpu" else str(run["device"])
+    if run["device"] != "cpu":
+        return str(run["device"])
+    cpu = run["cpu"]
+    return f"{cpu['name']}{'' if cpu.get('bf16', True) else ' without bf16'}, {cpu['threads']} threads"
 
 
 if __name__ == "__main__":
