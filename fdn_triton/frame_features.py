@@ -11,6 +11,7 @@ On other devices all features are computed at once: there, launches of a fixed s
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Protocol
 
@@ -37,12 +38,15 @@ class Features(Protocol):
 
     frame_hw: tuple[int, int]
 
+    @abstractmethod
     def begin(self, image: Tensor) -> None:
         """Start on a new frame: uint8 [H, W, 3], RGB, not changed until the next one."""
 
+    @abstractmethod
     def require(self, boxes_xywh: Tensor) -> None:
         """Prepare what :meth:`of_boxes` needs for the boxes [..., 4]."""
 
+    @abstractmethod
     def of_boxes(self, boxes_xywh: Tensor) -> Tensor:
         """RoI features [..., 4608] of the boxes [..., 4]."""
 

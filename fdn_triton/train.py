@@ -89,7 +89,7 @@ _LEAST = {
         *("image_side", "window", "target_size_min"),
     ),
 }
-_SHARES = ("light", "grey", "blur")
+_MOST = {1: ("light", "grey", "blur"), 180: ("turn",)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,9 +144,10 @@ def _check(options: Options) -> None:
         for name in names:
             if name in numbers and not numbers[name] >= least:  # NaN too
                 raise InputError(f"--{name.replace('_', '-')} is {numbers[name]}: it must be at least {least}")
-    for name in _SHARES:
-        if name in numbers and numbers[name] > 1:
-            raise InputError(f"--{name} is {numbers[name]}: it is a share, at most 1")
+    for most, names in _MOST.items():
+        for name in names:
+            if name in numbers and numbers[name] > most:
+                raise InputError(f"--{name} is {numbers[name]}: it must be at most {most}")
 
 
 def _classification(options: ClassifyOptions, world: World) -> tuple[Task, dict[str, Any], NetworkConfig]:

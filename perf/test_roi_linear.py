@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fdn_triton.kernels import max_roi_align, roi_linear
+from fdn_triton.kernels.onednn import linear
 
 SCALE = 1 / 16
 
 
 def by_features(cells: Tensor, boxes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     bins = max_roi_align(cells, boxes, 3, SCALE, sampling_ratio=1)
-    return F.linear(bins.permute(0, 2, 3, 1).flatten(1), weight, bias)
+    return linear(bins.permute(0, 2, 3, 1).flatten(1), weight, bias)
 
 
 def through_cells(cells: Tensor, boxes: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fdn_triton.kernels import max_roi_align, max_roi_align_ref
 from fdn_triton.kernels.gpu import max_roi_align as gpu
-from fdn_triton.kernels.max_roi_align import _sampling
+from fdn_triton.kernels.max_roi_align import samples_in_bins
 
 ATOL = 4e-6 if torch.cuda.is_available() else 2e-6
 """Of terms up to 4, at positions that fp32 rounds by 2e-6 cells; a GPU, which fuses products and sums, does otherwise
@@ -34,7 +34,7 @@ def on_triton(
 ) -> Tensor:
     """The kernels themselves: the public function would take CPU tensors elsewhere."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    sampling = _sampling(output_hw, SCALE, n, aligned, grid, extend)
+    sampling = samples_in_bins(output_hw, SCALE, n, aligned, grid, extend)
     out = gpu.max_roi_align(input.to(device), boxes.to(device), output_hw, sampling, deterministic)
     return out.to(input.device)
 

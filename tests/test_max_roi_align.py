@@ -389,7 +389,9 @@ def test_the_result_may_be_of_another_type(way: str, learns: bool) -> None:
     if way == "triton":
         gpu = pytest.importorskip("fdn_triton.kernels.gpu.max_roi_align", reason="needs triton")
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        sampling = sys.modules["fdn_triton.kernels.max_roi_align"]._sampling((3, 3), 1 / 16, 2, False, "midpoint", 0.0)
+        sampling = sys.modules["fdn_triton.kernels.max_roi_align"].samples_in_bins(
+            (3, 3), 1 / 16, 2, False, "midpoint", 0.0
+        )
         got = gpu.max_roi_align(features.to(device), boxes.to(device), (3, 3), sampling, dtype=torch.float32).cpu()
     else:
         got = max_roi_align(features, boxes, 3, 1 / 16, dtype=torch.float32)

@@ -19,7 +19,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fdn_triton.kernels import lrn_max_pool, max_roi_align, resize_subtract_mean
 from fdn_triton.kernels.cpu.roi_taps import clamped_taps
-from fdn_triton.kernels.max_roi_align import Grid, _sampling
+from fdn_triton.kernels.max_roi_align import Grid, samples_in_bins
 from fdn_triton.kernels.roi_sampling import _axis_taps
 
 KERNELS = Path(__file__).resolve().parents[1] / "kernels"
@@ -61,7 +61,7 @@ def test_samples_lie_where_pytorch_puts_them(grid: Grid, aligned: bool) -> None:
     edges = torch.randn(500, 2, generator=torch.Generator().manual_seed(0)) * 200
     edges[:8, 1] = torch.tensor([math.inf, -math.inf, math.nan, 0.0, 1e30, -1e30, 16.0, 160.0])
     edges[4:12, 0] = torch.tensor([math.inf, -math.inf, math.nan, 0.0, 1e30, -1e30, -16.0, 144.0])
-    sampling = _sampling((3, 3), 1 / 16, 2, aligned, grid, 0.0)
+    sampling = samples_in_bins((3, 3), 1 / 16, 2, aligned, grid, 0.0)
     for size in (1, 10):
         cells, weights = clamped_taps(*edges.unbind(1), size, 3, sampling.divisions[0], sampling)
         expected_cells, expected_weights = _axis_taps(*edges.unbind(1), size, 3, sampling.divisions[0], sampling)

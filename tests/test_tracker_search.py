@@ -21,6 +21,7 @@ from moving_patch import (
 from numpy.typing import NDArray
 
 from fdn_triton.evaluation.metrics import overlaps
+from fdn_triton.host_search import HostSearch
 from fdn_triton.target import Target
 from fdn_triton.target_sampling import Draws
 from fdn_triton.tracker import Tracker
@@ -114,3 +115,16 @@ def test_without_regression_the_result_is_the_mean_of_the_best_candidates() -> N
     assert result.scores[0] == pytest.approx(scores[:3].mean().item(), rel=1e-4, abs=1e-6)
     expected = candidates[0][0][best[:3]].mean(dim=0) / view.scale
     np.testing.assert_allclose(result.boxes_xywh[0], expected.numpy(), rtol=1e-5)
+
+
+def test_candidates_are_scored_as_their_features_are() -> None:
+    """In fp32 the first layer may be applied to the cells before the RoI layer takes its samples."""
+    tracker = tracker_of(short_side=240)
+    tracker.init(picture(0), truth(0))
+    tracker.update(picture(1))
+    targets, target = tracker._targets, only_target(tracker)
+    search = HostSearch(tracker.config, torch.float32, rough=False)
+    candidates = target.box_xywh + 3 * torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    head = targets._heads[:1]
+    expected = head.scores(target.view.features.of_boxes(candidates[None]))
+    torch.testing.assert_close(search._scores(target, head, candidates), expected, rtol=1e-4, atol=1e-4)

@@ -199,9 +199,15 @@ def test_what_cannot_be_used_is_one_line(data: Path, tmp_path: Path, capsys: pyt
     for flag in ("--log-every", "--validate-every", "--track-every", "--track-frames"):
         assert f"{flag} is 0: it must be at least 1" in said(classify, flag, "0")
     for value in ("-0.1", "nan"):
-        for flag in ("--embedding", "--turn", "--blur", "--grey"):
+        for flag in ("--embedding", "--turn", "--blur", "--light", "--grey"):
             assert f"{flag} is {value}: it must be at least 0" in said(domains, flag, value)
-    assert "--blur is 30.0: it is a share, at most 1" in said(domains, "--blur", "30")
+    for flag, value, most in (
+        ("--blur", "30.0", 1),
+        ("--light", "1.5", 1),
+        ("--grey", "inf", 1),
+        ("--turn", "inf", 180),
+    ):
+        assert f"{flag} is {value}: it must be at most {most}" in said(domains, flag, value)
     assert "--cycles is 0" in said(domains, "--cycles", "0") and "--seed is -1" in said(domains, "--seed", "-1")
     assert "--for" in said(domains, "--for", "lasot") and "--epoch" in said(classify, "--epoch", "x")
     assert not (tmp_path / "out").exists(), "nothing is begun"
