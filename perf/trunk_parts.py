@@ -8,12 +8,8 @@ allocated is so by then.
 from __future__ import annotations
 
 import argparse
-import time
-from collections import Counter
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import torch
 
@@ -22,30 +18,9 @@ from fdn_triton.config import PRESETS
 from fdn_triton.report import run_environment
 from fdn_triton.results import write_json
 from fdn_triton.sequence import open_sequence
+from fdn_triton.timing import StageClock
 
 _FIRST_COUNTED = 3  # frame
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
-
-
-class Clock:
-    """Seconds spent in functions, by kind."""
-
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-
-    def around(self, kind: str, function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-        """The same function, its time counted."""
-
-        @wraps(function)
-        def timed(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-            started = time.perf_counter()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.seconds[kind] += time.perf_counter() - started
-
-        return timed
 
 
 def main() -> None:
@@ -55,10 +30,10 @@ def main() -> None:
     parser.add_argument("--preset", choices=PRESETS, nargs="+", default=["paper", "fast"])
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
-    clock = Clock()
+    clock = StageClock(torch.device("cpu"))
     without_padding, pool = backbone._without_padding, frame_features.normalise_and_pool
-    backbone._without_padding = lambda layer: clock.around("convolutions", without_padding(layer))
-    frame_features.normalise_and_pool = clock.around("normalisation and pooling", pool)
+    backbone._without_padding = lambda layer: clock.stage("convolutions")(without_padding(layer))
+    frame_features.normalise_and_pool = clock.stage("normalisation and pooling")(pool)
     rows = []
     for preset in options.preset:
         for sequence in options.seq:
@@ -69,7 +44,7 @@ def main() -> None:
         write_json(options.json, {**run_environment(torch.device("cpu")), "rows": rows})
 
 
-def measure(sequence: Path, frames: int, config: TrackerConfig, clock: Clock) -> dict[str, Any]:
+def measure(sequence: Path, frames: int, config: TrackerConfig, clock: StageClock) -> dict[str, Any]:
     """Milliseconds a frame of both kinds, and their ratio."""
     video = open_sequence(sequence, frames)
     if video.ground_truth is None or video.length is None or video.length < _FIRST_COUNTED:
@@ -81,10 +56,10 @@ def measure(sequence: Path, frames: int, config: TrackerConfig, clock: Clock) ->
             tracker.init(frame.image, video.ground_truth[:, 0])
             continue
         if frame.number == _FIRST_COUNTED:
-            clock.seconds.clear()
+            clock.lap()
         targets = len(tracker.update(frame.image).boxes_xywh)
         counted += frame.number >= _FIRST_COUNTED
-    ms = {kind: 1000 * seconds / counted for kind, seconds in clock.seconds.items()}
+    ms = {kind: 1000 * seconds / counted for kind, seconds in clock.lap().items()}
     ratio = ms["normalisation and pooling"] / ms["convolutions"]
     return {"sequence": video.name, "frames": counted, "targets": targets, "ms": ms, "ratio": ratio}
 

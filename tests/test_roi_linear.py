@@ -13,7 +13,6 @@ from torch import Tensor
 from fdn_triton.backbone import Backbone
 from fdn_triton.config import NetworkConfig
 from fdn_triton.kernels import roi_linear, roi_linear_ref
-from fdn_triton.kernels.onednn import multiplies_faster
 
 MODULE = sys.modules["fdn_triton.kernels.roi_linear"]
 CHANNELS, OUT, SCALE = 6, 5, 1 / 16
@@ -146,7 +145,6 @@ def test_who_watches_sees_pytorch_s_operations(through_cells: list[bool]) -> Non
     assert len(through_cells) == 1, "neither the trace nor autocast"
 
 
-@pytest.mark.skipif(multiplies_faster(), reason="this CPU multiplies features faster")
 def test_candidates_of_a_tracker_go_through_cells(through_cells: list[bool]) -> None:
     noise = (torch.randn(256, 3, generator=torch.Generator().manual_seed(3)) / 2).clamp(-1, 1)
     center, half = torch.tensor([240.0, 160]) + 48 * noise[:, :2], 40 * 1.05 ** noise[:, 2:]

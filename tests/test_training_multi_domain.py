@@ -241,9 +241,8 @@ def test_frames_turn_by_up_to_so_many_degrees_either_way(make: MakeTask) -> None
         angles.append(np.degrees(np.arctan(y / x)))
     assert min(angles) < -3 and max(angles) > 3 and max(map(abs, angles)) < 10.5
     plain = make([BarDomain()], **numbers)._batches.drawn(0, 0, np.arange(15))
-    heights = (
-        batch.boxes_xywh[:, 0, 3] / plain.boxes_xywh[:, 0, 3]
-    ).numpy()  # of the first positive: mostly the same draw
+    # Of the first positive, which mostly is the same draw.
+    heights = (batch.boxes_xywh[:, 0, 3] / plain.boxes_xywh[:, 0, 3]).numpy()
     widened = np.hypot(np.cos(np.radians(angles)), 80 / 16 * np.sin(np.radians(angles)))
     assert np.median(abs(heights - widened)) < 0.01
 

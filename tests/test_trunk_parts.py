@@ -23,18 +23,6 @@ def trunk_parts(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return import_module("trunk_parts")
 
 
-def test_the_clock_counts_a_function_s_time_under_its_kind(
-    trunk_parts: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    now = iter([10.0, 13.0, 20.0, 20.5])
-    monkeypatch.setattr(trunk_parts.time, "perf_counter", lambda: next(now))
-    clock = trunk_parts.Clock()
-    assert clock.around("one", lambda x: x + 1)(2) == 3
-    with pytest.raises(KeyError):
-        clock.around("other", {}.__getitem__)("missing")
-    assert clock.seconds == {"one": 3.0, "other": 0.5}
-
-
 def test_it_measures_both_kinds_of_every_sequence(
     trunk_parts: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
