@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -69,6 +69,36 @@ class BoxRegressor:
         wh = boxes_xywh[..., 2:]
         center = centers(boxes_xywh) + offsets[..., :2] * wh
         return from_centers(center, wh * offsets[..., 2:].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp())
+
+
+def following_size(
+    found_xywh: Tensor, refined_xywh: Tensor, share: float, scores_of: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """The found boxes, made larger or smaller by a share of what refining did to their size, where scores agree to it.
+
+    They do where the box of the refined size, around the found one's centre, scores no less. Where the target looks
+    otherwise than in the first frame, the regressor may err to one side for many frames: without that consent, boxes
+    drift to a wrong size.
+
+    Args:
+        found_xywh: [S, 4]; their centres and aspects are kept.
+        refined_xywh: [S, 4].
+        share: of the change of size (of the square root of the area), as its exponent; 0 keeps the sizes.
+        scores_of: from boxes [S, 2, 4] to their scores [S, 2], each pair by its own target's head.
+
+    Returns:
+        [S, 4].
+    """
+    if share == 0:
+        return found_xywh
+    growth = (refined_xywh[:, 2:] / found_xywh[:, 2:]).prod(dim=1, keepdim=True).sqrt()
+    as_found, as_refined = scores_of(torch.stack((found_xywh, _grown(found_xywh, growth)), dim=1)).unbind(dim=1)
+    return torch.where((as_refined >= as_found)[:, None], _grown(found_xywh, growth**share), found_xywh)
+
+
+def _grown(boxes_xywh: Tensor, factor: Tensor) -> Tensor:
+    """The boxes [S, 4] made larger around their centres by the factors [S, 1] on both sides."""
+    return from_centers(centers(boxes_xywh), boxes_xywh[:, 2:] * factor)
 
 
 def _offsets(boxes_xywh: Tensor, target_xywh: Tensor) -> Tensor:

@@ -63,6 +63,11 @@ class TrackerConfig:
     """Pixels; it is made larger where that side would stay below this (and below ``target_size``), but no more than
     twice as large: the 3x3 bins of a target of less than three feature cells, 48 pixels, repeat cells, and candidates
     are a third smaller. None leaves it (the paper)."""
+    resize_step: float | None = 1.1
+    """Frames are made smaller by this factor each time that the target has grown by it in them, and larger each time
+    that it has shrunk by it (of several, in the geometric mean), but no more than twice as large as by the sides above.
+    So a target is seen as large as it was learnt, as in MDNet, which crops it to one size. None keeps the size of the
+    first frame (the paper)."""
     conv_precision: Literal["auto", "half", "fp32", "fp16", "bf16"] = "auto"
     """Type of the convolutions' weights and maps; auto is fp16 on a GPU and fp32 on a CPU. On a GPU, PyTorch rounds
     what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504. On a CPU
@@ -102,6 +107,10 @@ class TrackerConfig:
     """Refine the result by a regressor trained on the first frame."""
     search_from_refined: bool = False
     """Search on from the refined box instead of the mean of the best candidates."""
+    search_size_refined: float = 0.3
+    """Else, search on from that mean with this share of the regressor's change of its size (as its exponent; MDNet: 0),
+    where a box of the refined size scores no less. Scores alone tell sizes little, as boxes that overlap the target by
+    0.7 are learnt to be as good as its own: by them, boxes fall far behind targets that grow."""
     bbox_regression_draws: int = 10_000
     bbox_regression_samples: int = 1_000
     """Samples kept for the regressor, of those drawn."""
@@ -275,6 +284,8 @@ def _check_value(name: str, annotation: str, value: Any) -> None:
         raise InputError(f"seed is {value}: it must lie in [-2^63, 2^64)")
     if name == "dropout" and not 0 <= value < 1:
         raise InputError(f"dropout is {value}: it must lie in [0, 1)")
+    if name == "resize_step" and value <= 1:
+        raise InputError(f"resize_step is {value}: it must be above 1")
     if name in _UNBOUNDED:
         return
     least = (2 if name == "first_negative_draws" else 1) if whole and name not in _MAY_BE_ZERO else 0
@@ -314,6 +325,8 @@ PRESETS: dict[str, TrackerConfig] = {
         first_shifts=1,
         target_size=None,
         least_target_size=None,
+        resize_step=None,
+        search_size_refined=0.0,
         round_boxes=True,
     ),
     "fast": TrackerConfig(
@@ -324,7 +337,7 @@ PRESETS: dict[str, TrackerConfig] = {
     ),
 }
 """``paper`` computes what the paper states and what MDNet does where it is silent (the mean of the ``top_k`` best too),
-with five exceptions: ``first_shifts``, ``bbox_regression_smaller``, ``target_size``, ``least_target_size`` and, with
-weights that were trained otherwise, ``sampling_ratio``.
+with seven exceptions: ``first_shifts``, ``bbox_regression_smaller``, ``target_size``, ``least_target_size``,
+``resize_step``, ``search_size_refined`` and, with weights that were trained otherwise, ``sampling_ratio``.
 ``release`` comes as close to the authors' MATLAB release as configuration goes. ``fast`` is for real time on two CPU
 cores, chosen on videos that nothing is reported on (the README's table; ``perf/held_out.py``)."""

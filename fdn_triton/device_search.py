@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .bbox_regression import BoxRegressor
+from .bbox_regression import BoxRegressor, following_size
 from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .device import upload
@@ -31,8 +31,9 @@ class Found(NamedTuple):
 
     Attributes:
         boxes_xywh: [S, 4], where to search from in the next frame, pixels of the resized frame.
-        report: [S, 8]: mean score of the best candidates, 1 where that is a success and else 0, positives and negatives
-            that were remembered, x, y, w, h of the result in pixels of the image.
+        report: [S, 9]: mean score of the best candidates, 1 where that is a success and else 0, positives and negatives
+            that were remembered, mean side of its row of ``boxes_xywh``, x, y, w, h of the result in pixels of the
+            image.
     """
 
     boxes_xywh: Tensor
@@ -121,11 +122,14 @@ class DeviceSearch:
         if config.round_boxes:
             found = rounded(found, self._view.pixel)
         success = score[:, None] > config.score_threshold
-        refined = found
+        refined = start = found
         if self._regressor is not None:
             refined = self._regressor.refine(of_boxes(best_xywh), best_xywh).mean(dim=1)
-            refined = torch.where(success, refined, found)
-        start = refined if config.search_from_refined else found
+            refined = start = torch.where(success, refined, found)
+            if not config.search_from_refined:
+                start = following_size(
+                    found, refined, config.search_size_refined, lambda pairs: self._heads.scores(of_boxes(pairs))
+                )
         positives, n_positives = self._sampler.positives(start, draws.positives)
         negatives, n_negatives = self._sampler.negatives(start, draws.negatives)
         counts = torch.stack((n_positives, n_negatives * told[6].long())) * success[:, 0]
@@ -134,5 +138,8 @@ class DeviceSearch:
         numbers = zip(kinds, counts, self._first_rows, told[4:6].long(), self._capacities, strict=True)
         for rows, count, first, next_rows, capacity in numbers:
             append_to_rings(self._pool, rows, count, first, next_rows, capacity)
-        report = torch.cat((score[:, None], success.float(), counts.mT.float(), refined / self._view.scale), dim=1)
+        side = start[:, 2:].mean(dim=1, keepdim=True)
+        report = torch.cat(
+            (score[:, None], success.float(), counts.mT.float(), side, refined / self._view.scale), dim=1
+        )
         return Found(start, report)

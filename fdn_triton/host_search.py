@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .bbox_regression import following_size
 from .config import TrackerConfig
 from .heads import Heads, best_candidates
 from .kernels.boxes import rounded
@@ -59,10 +60,11 @@ class HostSearch:
                 found = torch.cat([rounded(boxes, view.pixel) for view, boxes in by_view(targets, found)])
             success = [value > self._config.score_threshold for value in score.tolist()]
             refined = self._refined(targets, found, best_xywh, success)
-        start = refined if self._config.search_from_refined else found
+            start = self._start(targets, heads, found, refined, success)
+        sides = start[:, 2:].mean(dim=1).tolist()
         give_negatives = [target.next_gives_negatives(self._config) for target in targets]
-        for target, box, succeeded in zip(targets, start, success, strict=True):
-            target.move(box, succeeded, self._config)
+        for target, box, side, succeeded in zip(targets, start, sides, success, strict=True):
+            target.move(box, side, succeeded, self._config)
         followed = [i for i, succeeded in enumerate(success) if succeeded]
         self._collect([targets[i] for i in followed], draws.part(followed), [give_negatives[i] for i in followed])
         in_images = torch.cat([boxes / view.scale for view, boxes in by_view(targets, refined)])
@@ -96,6 +98,34 @@ class HostSearch:
                 features = target.view.features.of_boxes(best_xywh[i : i + 1])
                 refined[i] = target.regressor.refine(features[0], best_xywh[i]).mean(dim=0)
         return refined
+
+    def _start(
+        self,
+        targets: Sequence[Target],
+        heads: Sequence[Heads],
+        found: Tensor,
+        refined: Tensor,
+        success: Sequence[bool],
+    ) -> Tensor:
+        """[S, 4]: where to search from in the next frame."""
+        if self._config.search_from_refined:
+            return refined
+        followed = [i for i, target in enumerate(targets) if success[i] and target.regressor is not None]
+        if not followed:
+            return found
+        start = found.clone()
+        start[followed] = following_size(
+            found[followed],
+            refined[followed],
+            self._config.search_size_refined,
+            lambda pairs: torch.cat(
+                [
+                    heads[i].scores(targets[i].view.features.of_boxes(pair[None]).to(self._dtype))
+                    for i, pair in zip(followed, pairs, strict=True)
+                ]
+            ),
+        )
+        return start
 
     def _collect(self, targets: Sequence[Target], draws: Draws, give_negatives: Sequence[bool]) -> None:
         """Remember positives, and negatives of those that give them, around the targets that were found (MDNet)."""

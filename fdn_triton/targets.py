@@ -6,8 +6,10 @@ those of videos that advance in lockstep what does not depend on the frame.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
+from statistics import geometric_mean
 
 import numpy as np
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 from .backbone import ROI_FEATURES
 from .bbox_regression import BoxRegressor
 from .config import TrackerConfig
-from .device import cpu_multiplies_bf16, feature_dtype
+from .device import cpu_multiplies_bf16, feature_dtype, upload
 from .device_search import DeviceSearch
 from .fine_tuning import FineTuner
 from .heads import HIDDEN, Heads
@@ -72,10 +74,13 @@ class Targets:
 
     def begin(self, view: View, image: Tensor) -> None:
         """Turn a view to its next frame: uint8 [H, W, 3], RGB."""
-        change = view.begin(image)
+        targets = self.of(view)
+        change = view.begin(image, geometric_mean([target.growth for target in targets]) if targets else 1.0)
         if change is not None:
-            for target in self.of(view):
-                target.box_xywh = target.box_xywh * change
+            factors = upload(torch.tensor(change * 2, dtype=torch.float32, device="cpu"), self._device)
+            for target in targets:
+                target.box_xywh = target.box_xywh * factors
+                target.side *= math.sqrt(change[0] * change[1])
 
     # Coming and going
 
@@ -92,7 +97,8 @@ class Targets:
             What the fine-tuning did, per target.
         """
         known, n_positives = len(self._targets), SampleMemory.capacity_of(*self._positives)
-        for id_, box_xywh, slot in zip(ids, boxes_xywh, self._free_slots(len(ids)), strict=True):
+        sides = boxes_xywh[:, 2:].mean(dim=1).tolist()
+        for id_, box_xywh, side, slot in zip(ids, boxes_xywh, sides, self._free_slots(len(ids)), strict=True):
             first_row = slot * self._rows
             self._targets.append(
                 Target(
@@ -104,6 +110,8 @@ class Targets:
                     positives=SampleMemory(self._pool, first_row, *self._positives),
                     negatives=SampleMemory(self._pool, first_row + n_positives, *self._negatives),
                     translation=self.config.search_translation,
+                    side=side,
+                    learnt_side=side,
                 )
             )
         new = range(known, len(self._targets))
@@ -261,13 +269,14 @@ class Targets:
             report = torch.cat([each.report for each in found]).cpu().double().numpy()
             success, counts_of = [bool(flag) for flag in report[:, 1]], report[:, 2:4].astype(int).tolist()
             boxes = [box for search, each in zip(searches, found, strict=True) for box in search.boxes_of(each)]
-            for target, box, succeeded, counts in zip(targets, boxes, success, counts_of, strict=True):
-                target.move(box, succeeded, config)
+            sides = report[:, 4].tolist()
+            for target, box, side, succeeded, counts in zip(targets, boxes, sides, success, counts_of, strict=True):
+                target.move(box, side, succeeded, config)
                 if succeeded:
                     target.positives.appended(counts[0])
                     if counts[1]:
                         target.negatives.appended(counts[1])
-        return report[:, 4:], report[:, 0].tolist(), success
+        return report[:, 5:], report[:, 0].tolist(), success
 
     def _device_search(self, targets: Sequence[Target]) -> DeviceSearch:
         """Of a view's targets; made anew where the frames have another size, or targets have come or gone anywhere."""

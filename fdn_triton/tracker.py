@@ -48,7 +48,7 @@ class Tracker:
     Every target draws from a generator of its own, seeded with ``config.seed``, and counts its own frames: its track
     does not depend on which others are tracked with it, up to rounding (of features, whose window in the frame is that
     of all targets, and on a GPU of batched products). But by ``config.target_size`` and ``least_target_size``, frames
-    are resized for the smallest of the targets that the video began with.
+    are resized for the smallest of the targets that the video began with, and by ``resize_step`` as all of them grow.
 
     Raises:
         InputError: the weights or the device cannot be used.
@@ -126,8 +126,8 @@ class Tracker:
 
         The frame is the one last given to :meth:`update` or :meth:`init`, or one behind it. Its features are computed
         anew, so that a new target is learnt and then tracked as by a tracker that starts there. Its first update is the
-        next one; its long-term updates count from its own first frame. Where other targets are tracked, frames keep the
-        size that those gave them, however small the new one is.
+        next one; its long-term updates count from its own first frame. Where other targets are tracked, frames have the
+        size that those give them, however small the new one is.
 
         Args:
             image: uint8 [H, W, 3], RGB.

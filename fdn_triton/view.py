@@ -15,7 +15,7 @@ from .frame import network_size
 from .frame_features import Features
 from .timing import StageClock
 
-_MOST_ENLARGED = 2.0  # the first frame's features cost its square
+_MOST_ENLARGED = 2.0  # the whole frame's features cost its square
 
 
 class View:
@@ -53,9 +53,8 @@ class View:
         side = target_side * min(short_side / min(image_wh), max_side / max(image_wh))  # in the resized frame
         most = math.inf if config.target_size is None else config.target_size
         least = min(most, config.least_target_size or 0.0)
-        change = min(_MOST_ENLARGED, min(max(side, least), most) / side)
-        self._sides = short_side * change, max_side * change
-        self._shifts = config.first_shifts
+        self._enlarged = min(_MOST_ENLARGED, min(max(side, least), most) / side)
+        self._config = config
         self._features_of_size = features
         self._mean = mean
         self._set_size(image_wh)
@@ -66,32 +65,46 @@ class View:
         height, width = self.features.frame_hw
         return width, height
 
-    def begin(self, image: Tensor) -> Tensor | None:
-        """Turn to a new frame: uint8 [H, W, 3], RGB.
+    def begin(self, image: Tensor, growth: float = 1.0) -> tuple[float, float] | None:
+        """Turn to a new frame.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            growth: of the targets since they were learnt, in pixels of the resized frame: it is sized anew, in whole
+                steps of ``config.resize_step``, where this has come to one.
 
         Returns:
-            None, or where the images' size has changed, the factor [4] on boxes of the resized frame: the video is then
-            taken to have been rescaled.
+            None, or where the resized frame has another size, the factors on x and y in it. Where the images' size has
+            changed, the video is taken to have been rescaled.
         """
-        image_wh, change = (image.shape[1], image.shape[0]), None
-        if image_wh != self._image_wh:
-            old_wh = self.frame_wh
+        image_wh, enlarged = (image.shape[1], image.shape[0]), self._enlarged_for(growth)
+        change = None
+        if image_wh != self._image_wh or enlarged != self._enlarged:
+            old_wh, self._enlarged = self.frame_wh, enlarged
             self._set_size(image_wh)
             new_wh = self.frame_wh
-            change = torch.tensor(
-                (new_wh[0] / old_wh[0], new_wh[1] / old_wh[1]) * 2, dtype=torch.float32, device=self._mean.device
-            )
+            change = new_wh[0] / old_wh[0], new_wh[1] / old_wh[1]
         self._image = image
         self.features.begin(image)
         return change
+
+    def _enlarged_for(self, growth: float) -> float:
+        """How much larger the frame is to be than by ``config.short_side`` and ``max_side``."""
+        step = self._config.resize_step
+        if step is None or 1 / step < growth < step:
+            return self._enlarged
+        steps = int(math.log(growth) / math.log(step))
+        return min(self._enlarged / step**steps, _MOST_ENLARGED)
 
     def shifted_features(self) -> ShiftedFeatures:
         """Features of the whole current frame, to learn new targets from."""
         width, height = self.pixel
         whole = torch.tensor([0.0, 0.0, *self.frame_wh], dtype=torch.float32, device=self._mean.device)
         copies, offsets = [], []
-        for row, column in product(range(self._shifts), repeat=2):
-            right, down = (round(n * STRIDE / self._shifts / side) for n, side in ((column, width), (row, height)))
+        for row, column in product(range(self._config.first_shifts), repeat=2):
+            right, down = (
+                round(n * STRIDE / self._config.first_shifts / side) for n, side in ((column, width), (row, height))
+            )
             features = self.features
             if row or column:
                 features = self._features_of_size(features.frame_hw, self._mean)
@@ -103,7 +116,12 @@ class View:
 
     def _set_size(self, image_wh: tuple[int, int]) -> None:
         self._image_wh = image_wh
-        frame_hw = network_size(image_wh[1], image_wh[0], *self._sides)
+        frame_hw = network_size(
+            image_wh[1],
+            image_wh[0],
+            self._config.short_side * self._enlarged,
+            self._config.max_side * self._enlarged,
+        )
         self.features = self._features_of_size(frame_hw, self._mean)
         self.pixel = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
         self.scale = torch.tensor(self.pixel * 2, dtype=torch.float32, device=self._mean.device)

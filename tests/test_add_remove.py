@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -66,8 +65,13 @@ def image(number: int) -> Image:
     return cv2.cvtColor(found, cv2.COLOR_BGR2RGB).astype(np.uint8)
 
 
+def config_of(**changes: Any) -> TrackerConfig:
+    """Frames keep their size: else it follows all targets, and a track depends on the others by it."""
+    return replace(quick_config(), **{"resize_step": None, **changes})
+
+
 def tracker_of(config: TrackerConfig | None = None) -> Tracker:
-    return Tracker(config or quick_config(), weights=weights(), device="cpu", features=WholeFrame)
+    return Tracker(config or config_of(), weights=weights(), device="cpu", features=WholeFrame)
 
 
 def track_of(results: Sequence[TrackResult], target: int) -> list[Any]:
@@ -98,6 +102,26 @@ def test_a_target_that_is_added_changes_no_other_and_is_tracked_as_from_its_firs
     assert [update and update.kind for *_, update in track_of(results, 1)][1] is not None, "counts its own frames"
 
 
+@pytest.mark.parametrize(
+    ("growth", "enlarged"),
+    [((1.15, 1.0), 1.0), ((1.25, 1.0), 1 / 1.1), ((1.0, 0.8), 1.1), ((1.5, 0.7), 1.0), ((1.5, 1.3), 1.1**-3)],
+)
+def test_frames_are_sized_by_the_mean_growth_of_all(growth: tuple[float, float], enlarged: float) -> None:
+    tracker = tracker_of(config_of(resize_step=1.1, short_side=200))
+    tracker.init(image(1), [OWL[0], OTHER])
+    view, targets = tracker._view, tracker._targets._targets
+    assert view is not None
+    width, boxes = view.frame_wh[0], torch.stack([target.box_xywh for target in targets])
+    for target, factor in zip(targets, growth, strict=True):
+        target.side *= factor
+    tracker._targets.begin(view, torch.from_numpy(image(2)))
+    assert view.frame_wh[0] == pytest.approx(width * enlarged, abs=1)
+    assert torch.stack([target.box_xywh for target in targets]).numpy() == pytest.approx(
+        boxes.numpy() * enlarged, rel=0.01
+    )
+    assert [target.growth for target in targets] == pytest.approx([factor * enlarged for factor in growth], rel=0.01)
+
+
 def test_several_are_added_at_once_from_a_frame_that_was_not_tracked() -> None:
     tracker = tracker_of()
     tracker.init(image(1), [OWL[0], OTHER])
@@ -115,7 +139,7 @@ def test_several_are_added_at_once_from_a_frame_that_was_not_tracked() -> None:
 
 @pytest.mark.parametrize("target_size", [None, 12.0])
 def test_adding_to_an_empty_tracker_is_init(target_size: float | None) -> None:
-    config = dataclasses.replace(quick_config(), target_size=target_size)
+    config = config_of(target_size=target_size)
     fresh, emptied, begun = (tracker_of(config) for _ in range(3))
     begun.init(image(3), OWL[2])
     expected = track_of(follow(begun, 4, 8), 0)
@@ -269,14 +293,14 @@ def test_a_tracker_without_targets_says_what_to_call() -> None:
 
 def test_removing_inside_of_inference_mode_leaves_heads_that_learn() -> None:
     with torch.inference_mode():
-        tracker = tracker_of(replace(quick_config(), score_threshold=100.0))  # every frame fails: every head is updated
+        tracker = tracker_of(config_of(score_threshold=100.0))  # every frame fails: every head is updated
         tracker.init(image(1), np.stack((OWL[0], OTHER)))
         tracker.remove(0)
         assert tracker.update(image(2)).updates[0] is not None
 
 
 def test_the_frame_fits_a_target_that_comes_after_the_last_one() -> None:
-    config = replace(quick_config(), target_size=16.0)
+    config = config_of(target_size=16.0)
     once, fresh = tracker_of(config), tracker_of(config)
     once.init(image(1), [10.0, 10.0, 200.0, 200.0])
     once.remove(0)
@@ -300,7 +324,7 @@ def test_the_second_half_of_an_update_wants_the_first() -> None:
 
 def test_a_target_that_could_not_be_added_leaves_the_others_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pool has grown by then: what searches for the others writes to the new one."""
-    tracker, untouched = (tracker_of(replace(quick_config(), score_threshold=-100.0)) for _ in range(2))
+    tracker, untouched = (tracker_of(config_of(score_threshold=-100.0)) for _ in range(2))
 
     def fails(*arguments: object) -> None:
         raise MemoryError

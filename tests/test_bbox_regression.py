@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fdn_triton.bbox_regression import BoxRegressor
+from fdn_triton.bbox_regression import BoxRegressor, following_size
 
 TARGET_XYWH = torch.tensor([50.0, 40.0, 30.0, 20.0], dtype=torch.float64)
 
@@ -139,3 +139,26 @@ def test_stacked_regressors_refine_as_each_alone() -> None:
     together = BoxRegressor.stacked(regressors).refine(torch.stack(features), torch.stack(boxes))
     for each, regressor, of_each, its_boxes in zip(together, regressors, features, boxes, strict=True):
         torch.testing.assert_close(each, regressor.refine(of_each, its_boxes), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_size_is_followed_by_a_share_where_scores_agree(share: float) -> None:
+    found = torch.tensor([[50.0, 40.0, 30.0, 20.0]]).expand(4, -1)
+    refined = torch.tensor(
+        [[41.0, 33.0, 60.0, 50.625], [9.0, 9.0, 120.0, 5.0], [50.0, 40.0, 15.0, 10.0], [50.0, 40.0, 15.0, 10.0]]
+    )  # 5.0625 times the area, the same area, a quarter of it
+    asked = []
+
+    def scores_of(pairs: Tensor) -> Tensor:
+        asked.append(pairs)
+        return torch.tensor([[1.0, 1.5], [1.0, 1.0], [2.0, 2.0], [2.0, 1.9]])
+
+    larger, same, smaller, refused = following_size(found, refined, share, scores_of)
+    for box, factor in ((larger, 2.25**share), (same, 1.0), (smaller, 0.5**share), (refused, 1.0)):
+        assert box.tolist() == pytest.approx([65 - 15 * factor, 50 - 10 * factor, 30 * factor, 20 * factor])
+    if share:
+        (pairs,) = asked
+        assert torch.equal(pairs[:, 0], found)
+        assert pairs[0, 1].tolist() == pytest.approx([65 - 15 * 2.25, 50 - 10 * 2.25, 30 * 2.25, 20 * 2.25])
+    else:
+        assert not asked, "nothing is computed"

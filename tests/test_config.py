@@ -26,6 +26,7 @@ FRAME_SIZE = {
     "max_side": 1000,
     "target_size": 80.0,  # the paper: None
     "least_target_size": 64.0,  # the paper: None
+    "resize_step": 1.1,  # the paper: None
     "conv_precision": "auto",
     "feature_precision": "fp32",
 }
@@ -60,6 +61,7 @@ SEARCH = {
     "top_k": 5,
     "score_threshold": 0.0,
     "search_from_refined": False,
+    "search_size_refined": 0.3,  # MDNet: 0
 }
 EVERY_SUCCESS = {
     "positive_draws": 100,
@@ -113,6 +115,8 @@ def test_the_preset_release_differs_in_what_the_release_does_differently() -> No
         "first_shifts": 1,
         "target_size": None,
         "least_target_size": None,
+        "resize_step": None,
+        "search_size_refined": 0.0,
         "round_boxes": True,
     }
     assert {name: value for name, value in network.items() if value != NETWORK[name]} == {

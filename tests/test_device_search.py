@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -74,8 +75,12 @@ def assert_same(results: list[TrackResult], others: list[TrackResult]) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"round_boxes": True, "search_from_refined": True, "score_threshold": 1.5}, {"negatives_interval": 2}],
-    ids=["paper", "rounded and failing", "negatives of every other frame"],
+    [
+        {},
+        {"round_boxes": True, "search_from_refined": True, "score_threshold": 1.5},
+        {"negatives_interval": 2, "search_size_refined": 0.0},
+    ],
+    ids=["paper", "rounded and failing", "negatives of every other frame, as large as found"],
 )
 def test_boxes_are_those_of_the_other_way(changes: dict[str, Any]) -> None:
     """Captured: trunk, search and the iteration are replayed; a failed frame's samples are not remembered."""
@@ -95,6 +100,23 @@ def test_boxes_are_those_of_the_other_way(changes: dict[str, Any]) -> None:
         assert not all(result.success.all() for result in results), "some frame must fail"
     replays = [graph.replays for graph in graphs]
     assert replays.count(len(images) - 1) == 2, "the trunk and the search, on every frame but the first"
+
+
+def test_frames_sized_anew_are_those_of_the_other_way() -> None:
+    """Every time that the targets have shrunk by a step, trunk and search are captured anew."""
+    images, boxes = clip(1)
+    shrinking = [
+        cv2.warpAffine(images[0], np.array([[f, 0, 0], [0, f, 0]]), (320, 240)).astype(np.uint8)
+        for f in 0.97 ** np.arange(7)
+    ]
+    changes = {"resize_step": 1.05, "search_size_refined": 0.5}
+    tracker = Tracker(TrackerConfig(**(SMALL | changes)), device="cpu")
+    expected = follow(tracker, shrinking, boxes)
+    with recorded_graphs():
+        captured = tracker_as_on_a_gpu(True, **changes)
+        assert_same(follow(captured, shrinking, boxes), expected)
+    sizes = [one._view.frame_wh for one in (tracker, captured) if one._view is not None]
+    assert sizes[0] == sizes[1] > (320, 240)
 
 
 def test_a_captured_search_follows_what_it_is_about() -> None:

@@ -12,6 +12,7 @@ from moving_patch import Image, boxes_of, follow, only_target, picture, tracker_
 from numpy.typing import NDArray
 from recorded_graphs import recorded_graphs
 
+from fdn_triton.config import TrackerConfig
 from fdn_triton.demo import clip_path
 from fdn_triton.evaluation.metrics import overlaps
 from fdn_triton.ground_truth import read_otb_boxes
@@ -106,6 +107,42 @@ def test_heads_trained_together_are_those_trained_one_by_one() -> None:
     # The heads of a frame iterate together, until the last one stops.
     replays = sum(max(iterations for _, iterations in frame) for frame in updates if frame)
     assert sum(graph.replays for graph in graphs) == replays > 0
+
+
+# Targets that grow
+
+
+def approached(image: Image, box_xywh: NDArray[np.float64], factor: float) -> tuple[Image, NDArray[np.float64]]:
+    """The image and the box, enlarged around the box's centre."""
+    center = box_xywh[:2] + box_xywh[2:] / 2
+    matrix = np.array([[factor, 0, (1 - factor) * center[0]], [0, factor, (1 - factor) * center[1]]])
+    height, width = image.shape[:2]
+    wh = box_xywh[2:] * factor
+    return cv2.warpAffine(image, matrix, (width, height)).astype(np.uint8), np.concatenate((center - wh / 2, wh))
+
+
+@pytest.mark.parametrize("step", [1.02, 1 / 1.02], ids=["grows", "shrinks"])
+def test_the_box_grows_and_shrinks_with_the_target(step: float) -> None:
+    image = read_rgb(clip_path() / "img" / "0001.jpg")
+    box = read_otb_boxes(clip_path() / "groundtruth_rect.txt")[0]
+
+    def errors(**changes: Any) -> tuple[float, float]:
+        """Of the last box: its size against the target's, and how large the target is in the resized frame."""
+        tracker = Tracker(TrackerConfig.from_preset("fast", short_side=360, max_side=640, **changes), device="cpu")
+        tracker.init(image, box)
+        learnt = only_target(tracker).learnt_side
+        for frame in range(1, 31):
+            seen, truth_xywh = approached(image, box, step**frame)
+            found = tracker.update(seen).boxes_xywh[0]
+        assert tracker._view is not None
+        seen_side = float(truth_xywh[2:].mean() * tracker._view.pixel[0])
+        return float(np.prod(found[2:] / truth_xywh[2:]) ** 0.5), seen_side / learnt
+
+    size, seen_size = errors()
+    assert size == pytest.approx(1, abs=0.15)
+    assert seen_size == pytest.approx(1, abs=0.25)
+    lagging, _ = errors(resize_step=None, search_size_refined=0.0)
+    assert abs(np.log(lagging)) > 1.5 * abs(np.log(size))
 
 
 # Variants

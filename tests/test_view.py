@@ -1,4 +1,4 @@
-"""Copies of the first frame that lie differently in the grid of feature cells."""
+"""Frames whose size follows the targets', and copies of the first one that lie differently in the grid of cells."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def image() -> Tensor:
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (*IMAGE_HW, 3), dtype=np.uint8))
 
 
-def view(backbone: Backbone, short_side: int, shifts: int) -> View:
-    config = TrackerConfig(short_side=short_side, least_target_size=None, first_shifts=shifts)
+def view(backbone: Backbone, short_side: int, shifts: int = 1, resize_step: float | None = 1.1) -> View:
+    config = TrackerConfig(short_side=short_side, least_target_size=None, first_shifts=shifts, resize_step=resize_step)
     clock = StageClock(torch.device("cpu"))
     result = View(config, partial(FrameFeatures, backbone), torch.zeros(3), (IMAGE_HW[1], IMAGE_HW[0]), 20.0, clock)
     result.begin(image())
@@ -74,3 +74,33 @@ def test_fewer_boxes_than_copies(backbone: Backbone) -> None:
     assert len(features.copies) == 9
     assert features.of_boxes(BOXES[:2]).shape == (2, 4608)
     assert features.of_boxes(BOXES[:0]).shape == (0, 4608)
+
+
+@pytest.mark.parametrize(
+    ("growth", "enlarged"),
+    [(1.0, 1.0), (1.09, 1.0), (0.92, 1.0), (1.11, 1 / 1.1), (0.9, 1.1), (1.25, 1.1**-2), (0.2, 2.0)],
+)
+def test_the_frame_is_sized_anew_in_whole_steps(backbone: Backbone, growth: float, enlarged: float) -> None:
+    frame = view(backbone, 120)
+    change = frame.begin(image(), growth)
+    assert frame.frame_wh == (round(160 * enlarged), round(120 * enlarged))
+    assert frame.scale.tolist() == pytest.approx([frame.frame_wh[0] / 80, frame.frame_wh[1] / 60] * 2)
+    if enlarged == 1.0:
+        assert change is None
+    else:
+        assert change == (frame.frame_wh[0] / 160, frame.frame_wh[1] / 120)
+        assert frame.begin(image(), growth * change[0] if enlarged != 2.0 else growth) is None, "once is enough"
+
+
+def test_the_frame_keeps_its_size_where_nothing_is_to_follow(backbone: Backbone) -> None:
+    frame = view(backbone, 120, resize_step=None)
+    assert frame.begin(image(), 3.0) is None
+    assert frame.frame_wh == (160, 120)
+
+
+def test_images_of_another_size_keep_what_the_targets_asked_for(backbone: Backbone) -> None:
+    frame = view(backbone, 120)
+    frame.begin(image(), 1.2)
+    smaller = frame.frame_wh
+    assert frame.begin(image()[::2, ::2], 1.0) == (1.0, 1.0), "the same picture, resized to the same size"
+    assert frame.frame_wh == smaller
