@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softshrink
 
-from .kernels.boxes import centers, from_centers
+from .kernels.boxes import centers, constant, from_centers
+from .kernels.target_boxes import Limits
 
 _WHITENING_EPSILON = 1e-3  # R-CNN: keeps the whitening finite where the targets do not vary
 _MAX_LOG_SCALE = math.log(1000 / 16)  # the R-CNN family's bound: a wild prediction cannot overflow
@@ -72,18 +74,25 @@ class BoxRegressor:
 
 
 def following_size(
-    found_xywh: Tensor, refined_xywh: Tensor, share: float, scores_of: Callable[[Tensor], Tensor]
+    found_xywh: Tensor,
+    refined_xywh: Tensor,
+    share: float,
+    tolerance: float,
+    limits: Limits,
+    scores_of: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """The found boxes, made larger or smaller by a share of what refining did to their size, where scores agree to it.
 
     They do where the box of the refined size, around the found one's centre, scores no less. Where the target looks
-    otherwise than in the first frame, the regressor may err to one side for many frames: without that consent, boxes
-    drift to a wrong size.
+    otherwise than in the first frame, the regressor may err to one side for many frames: without that consent and the
+    tolerance, boxes drift to a wrong size.
 
     Args:
         found_xywh: [S, 4]; their centres and aspects are kept.
         refined_xywh: [S, 4].
-        share: of the change of size (of the square root of the area), as its exponent; 0 keeps the sizes.
+        share: of the change of size, in logarithms of the square root of the area; 0 keeps the sizes.
+        tolerance: change, in the same, that is not followed; of a larger one, what is beyond it.
+        limits: boxes that would be smaller or larger keep their size.
         scores_of: from boxes [S, 2, 4] to their scores [S, 2], each pair by its own target's head.
 
     Returns:
@@ -91,9 +100,14 @@ def following_size(
     """
     if share == 0:
         return found_xywh
-    growth = (refined_xywh[:, 2:] / found_xywh[:, 2:]).prod(dim=1, keepdim=True).sqrt()
-    as_found, as_refined = scores_of(torch.stack((found_xywh, _grown(found_xywh, growth)), dim=1)).unbind(dim=1)
-    return torch.where((as_refined >= as_found)[:, None], _grown(found_xywh, growth**share), found_xywh)
+    change = (refined_xywh[:, 2:] / found_xywh[:, 2:]).log().mean(dim=1, keepdim=True)
+    followed = _grown(found_xywh, (share * softshrink(change, tolerance)).exp())
+    frame_wh = constant(limits.frame_wh, found_xywh.dtype, found_xywh.device)
+    wh = followed[:, 2:]
+    possible = ((wh >= limits.min_size) & (wh <= frame_wh - limits.min_size)).all(dim=1)  # not of NaN
+    as_refined = torch.where(possible[:, None], _grown(found_xywh, change.exp()), found_xywh)
+    score, score_as_refined = scores_of(torch.stack((found_xywh, as_refined), dim=1)).unbind(dim=1)
+    return torch.where((possible & (score_as_refined >= score))[:, None], followed, found_xywh)
 
 
 def _grown(boxes_xywh: Tensor, factor: Tensor) -> Tensor:

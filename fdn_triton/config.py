@@ -56,9 +56,9 @@ class TrackerConfig:
     max_side: int = 1000
     """Pixels; ... unless the long side would pass this one."""
     target_size: float | None = 80.0
-    """Pixels; the frame is made smaller still where the first target's mean side would pass this (of several, the
-    smallest's). A feature sees 75 pixels: of much larger targets only parts, at a higher cost. None leaves it (the
-    paper)."""
+    """Pixels; the frame is made smaller still where the target's mean side would pass this on its first frame (of
+    several, the smallest's). A feature sees 75 pixels: of much larger targets only parts, at a higher cost. None leaves
+    it (the paper)."""
     least_target_size: float | None = 64.0
     """Pixels; it is made larger where that side would stay below this (and below ``target_size``), but no more than
     twice as large: the 3x3 bins of a target of less than three feature cells, 48 pixels, repeat cells, and candidates
@@ -66,8 +66,8 @@ class TrackerConfig:
     resize_step: float | None = 1.1
     """Frames are made smaller by this factor each time that the target has grown by it in them, and larger each time
     that it has shrunk by it (of several, in the geometric mean), but no more than twice as large as by the sides above.
-    So a target is seen as large as it was learnt, as in MDNet, which crops it to one size. None keeps the size of the
-    first frame (the paper)."""
+    So a target is seen about as large as it was learnt, as in MDNet, which crops it to one size. None keeps the size of
+    the first frame (the paper)."""
     conv_precision: Literal["auto", "half", "fp32", "fp16", "bf16"] = "auto"
     """Type of the convolutions' weights and maps; auto is fp16 on a GPU and fp32 on a CPU. On a GPU, PyTorch rounds
     what fp32 convolutions multiply to 10 bits of mantissa (TF32); fp16 keeps as many, for values up to 65504. On a CPU
@@ -107,10 +107,14 @@ class TrackerConfig:
     """Refine the result by a regressor trained on the first frame."""
     search_from_refined: bool = False
     """Search on from the refined box instead of the mean of the best candidates."""
-    search_size_refined: float = 0.3
-    """Else, search on from that mean with this share of the regressor's change of its size (as its exponent; MDNet: 0),
-    where a box of the refined size scores no less. Scores alone tell sizes little, as boxes that overlap the target by
-    0.7 are learnt to be as good as its own: by them, boxes fall far behind targets that grow."""
+    search_size_refined: float = 0.5
+    """Else, search on from that mean with this share of the regressor's change of its size (in logarithms, as far as it
+    is beyond the tolerance; MDNet: 0), where a box of the refined size scores no less. Scores alone tell sizes little,
+    as boxes that overlap the target by 0.7 are learnt to be as good as its own: by them, boxes fall far behind targets
+    that grow."""
+    search_size_tolerance: float = 0.05
+    """Change of the size, in logarithms, that the search takes no notice of: by a few hundredths the regressor errs to
+    one side for many frames, where the target looks otherwise than in the first one."""
     bbox_regression_draws: int = 10_000
     bbox_regression_samples: int = 1_000
     """Samples kept for the regressor, of those drawn."""
@@ -284,6 +288,8 @@ def _check_value(name: str, annotation: str, value: Any) -> None:
         raise InputError(f"seed is {value}: it must lie in [-2^63, 2^64)")
     if name == "dropout" and not 0 <= value < 1:
         raise InputError(f"dropout is {value}: it must lie in [0, 1)")
+    if name == "search_size_refined" and not 0 <= value <= 1:
+        raise InputError(f"search_size_refined is {value}: it must lie in [0, 1]")
     if name == "resize_step" and value <= 1:
         raise InputError(f"resize_step is {value}: it must be above 1")
     if name in _UNBOUNDED:

@@ -128,8 +128,15 @@ class DeviceSearch:
             refined = start = torch.where(success, refined, found)
             if not config.search_from_refined:
                 start = following_size(
-                    found, refined, config.search_size_refined, lambda pairs: self._heads.scores(of_boxes(pairs))
+                    found,
+                    refined,
+                    config.search_size_refined,
+                    config.search_size_tolerance,
+                    self._sampler.limits,
+                    lambda pairs: self._heads.scores(of_boxes(pairs)),
                 )
+            if config.round_boxes:
+                start = rounded(start, self._view.pixel)
         positives, n_positives = self._sampler.positives(start, draws.positives)
         negatives, n_negatives = self._sampler.negatives(start, draws.negatives)
         counts = torch.stack((n_positives, n_negatives * told[6].long())) * success[:, 0]

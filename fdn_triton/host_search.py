@@ -56,11 +56,16 @@ class HostSearch:
         with stage({target.view for target in targets}, "score"):
             scores = torch.cat([self._scores(*each) for each in zip(targets, heads, candidates, strict=True)])
             best_xywh, found, score = best_candidates(candidates, scores, self._config.top_k)
-            if self._config.round_boxes:
-                found = torch.cat([rounded(boxes, view.pixel) for view, boxes in by_view(targets, found)])
+            found = self._on_pixels(targets, found)
             success = [value > self._config.score_threshold for value in score.tolist()]
             refined = self._refined(targets, found, best_xywh, success)
-            start = self._start(targets, heads, found, refined, success)
+            start = torch.cat(
+                [
+                    self._start(target, head, found[i : i + 1], refined[i : i + 1]) if success[i] else found[i : i + 1]
+                    for i, (target, head) in enumerate(zip(targets, heads, strict=True))
+                ]
+            )
+            start = self._on_pixels(targets, start)
         sides = start[:, 2:].mean(dim=1).tolist()
         give_negatives = [target.next_gives_negatives(self._config) for target in targets]
         for target, box, side, succeeded in zip(targets, start, sides, success, strict=True):
@@ -99,33 +104,26 @@ class HostSearch:
                 refined[i] = target.regressor.refine(features[0], best_xywh[i]).mean(dim=0)
         return refined
 
-    def _start(
-        self,
-        targets: Sequence[Target],
-        heads: Sequence[Heads],
-        found: Tensor,
-        refined: Tensor,
-        success: Sequence[bool],
-    ) -> Tensor:
-        """[S, 4]: where to search from in the next frame."""
-        if self._config.search_from_refined:
+    def _start(self, target: Target, head: Heads, found: Tensor, refined: Tensor) -> Tensor:
+        """[1, 4]: where the search for a target that was found [1, 4] goes on from."""
+        config = self._config
+        if config.search_from_refined or target.regressor is None:
             return refined
-        followed = [i for i, target in enumerate(targets) if success[i] and target.regressor is not None]
-        if not followed:
-            return found
-        start = found.clone()
-        start[followed] = following_size(
-            found[followed],
-            refined[followed],
-            self._config.search_size_refined,
-            lambda pairs: torch.cat(
-                [
-                    heads[i].scores(targets[i].view.features.of_boxes(pair[None]).to(self._dtype))
-                    for i, pair in zip(followed, pairs, strict=True)
-                ]
-            ),
+        of_boxes, dtype = target.view.features.of_boxes, self._dtype
+        return following_size(
+            found,
+            refined,
+            config.search_size_refined,
+            config.search_size_tolerance,
+            target.sampler(config).limits,
+            lambda pairs: head.scores(of_boxes(pairs).to(dtype)),
         )
-        return start
+
+    def _on_pixels(self, targets: Sequence[Target], boxes_xywh: Tensor) -> Tensor:
+        """The boxes [S, 4] in whole pixels of the images, where they are to be."""
+        if not self._config.round_boxes:
+            return boxes_xywh
+        return torch.cat([rounded(boxes, view.pixel) for view, boxes in by_view(targets, boxes_xywh)])
 
     def _collect(self, targets: Sequence[Target], draws: Draws, give_negatives: Sequence[bool]) -> None:
         """Remember positives, and negatives of those that give them, around the targets that were found (MDNet)."""

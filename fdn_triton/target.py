@@ -48,8 +48,8 @@ class Target:
         box_xywh: [4], where it is searched from, pixels of the resized frame.
         slot: of the pool, where its memories are.
         generator: of all that is drawn for it, on the host.
-        side: mean of the box's width and height, on the host.
-        learnt_side: the same where it was learnt.
+        learnt_side: mean of the box's width and height where it was learnt, pixels of the resized frame of then.
+        growth: of that mean since, in pixels of the resized frame, when it was last found.
         frames: seen so far.
         translation: spread of the candidates' centres, target sizes.
     """
@@ -62,8 +62,8 @@ class Target:
     positives: SampleMemory
     negatives: SampleMemory
     translation: float
-    side: float
     learnt_side: float
+    growth: float = 1.0
     frames: int = 1
     regressor: BoxRegressor | None = None
 
@@ -76,14 +76,11 @@ class Target:
         """Whether negatives of the next frame are to be remembered, if it is a success."""
         return (self.frames + 1) % config.negatives_interval == 0
 
-    @property
-    def growth(self) -> float:
-        """Of its side, in pixels of the resized frame, since it was learnt."""
-        return self.side / self.learnt_side
-
     def move(self, box_xywh: Tensor, side: float, succeeded: bool, config: TrackerConfig) -> None:
         """Search on from the box [4], whose mean side is given, in a wider surrounding after a failure."""
-        self.box_xywh, self.side = box_xywh, side
+        self.box_xywh = box_xywh
+        if succeeded:
+            self.growth = side / self.learnt_side
         self.frames += 1
         self.translation = (
             config.search_translation

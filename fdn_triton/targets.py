@@ -73,14 +73,14 @@ class Targets:
         return [target for target in self._targets if target.view is view]
 
     def begin(self, view: View, image: Tensor) -> None:
-        """Turn a view to its next frame: uint8 [H, W, 3], RGB."""
+        """Turn a view to its next frame: uint8 [H, W, 3], RGB; sized anew where its targets have grown or shrunk."""
         targets = self.of(view)
         change = view.begin(image, geometric_mean([target.growth for target in targets]) if targets else 1.0)
         if change is not None:
             factors = upload(torch.tensor(change * 2, dtype=torch.float32, device="cpu"), self._device)
             for target in targets:
                 target.box_xywh = target.box_xywh * factors
-                target.side *= math.sqrt(change[0] * change[1])
+                target.growth *= math.sqrt(change[0] * change[1])
 
     # Coming and going
 
@@ -110,7 +110,6 @@ class Targets:
                     positives=SampleMemory(self._pool, first_row, *self._positives),
                     negatives=SampleMemory(self._pool, first_row + n_positives, *self._negatives),
                     translation=self.config.search_translation,
-                    side=side,
                     learnt_side=side,
                 )
             )

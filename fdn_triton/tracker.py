@@ -122,7 +122,8 @@ class Tracker:
     @torch.inference_mode(False)
     @torch.no_grad()
     def add(self, image: NDArray[np.uint8] | Tensor, boxes_xywh: ArrayLike) -> tuple[int, ...]:
-        """Learn more targets, as :meth:`init` does, from a frame between two updates; the others are left as they are.
+        """Learn more targets, as :meth:`init` does, from a frame between two updates; the others are left as they are,
+        but that by ``config.resize_step`` the growth of the new ones counts towards the size of further frames.
 
         The frame is the one last given to :meth:`update` or :meth:`init`, or one behind it. Its features are computed
         anew, so that a new target is learnt and then tracked as by a tracker that starts there. Its first update is the

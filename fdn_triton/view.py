@@ -11,11 +11,12 @@ from torch import Tensor
 
 from .backbone import ROI_FEATURES
 from .config import STRIDE, TrackerConfig
+from .device import upload
 from .frame import network_size
 from .frame_features import Features
 from .timing import StageClock
 
-_MOST_ENLARGED = 2.0  # the whole frame's features cost its square
+_MOST_ENLARGED = 2.0  # features of a whole frame, a GPU's and the first one's, cost its square
 
 
 class View:
@@ -70,17 +71,16 @@ class View:
 
         Args:
             image: uint8 [H, W, 3], RGB.
-            growth: of the targets since they were learnt, in pixels of the resized frame: it is sized anew, in whole
-                steps of ``config.resize_step``, where this has come to one.
+            growth: of the targets since they were learnt, both in pixels of the resized frame: it is sized anew, in
+                whole steps of ``config.resize_step``, where this has come to one.
 
         Returns:
             None, or where the resized frame has another size, the factors on x and y in it. Where the images' size has
             changed, the video is taken to have been rescaled.
         """
-        image_wh, enlarged = (image.shape[1], image.shape[0]), self._enlarged_for(growth)
-        change = None
-        if image_wh != self._image_wh or enlarged != self._enlarged:
-            old_wh, self._enlarged = self.frame_wh, enlarged
+        image_wh, old_wh, change = (image.shape[1], image.shape[0]), self.frame_wh, None
+        resized = self._follow(growth)
+        if resized or image_wh != self._image_wh:
             self._set_size(image_wh)
             new_wh = self.frame_wh
             change = new_wh[0] / old_wh[0], new_wh[1] / old_wh[1]
@@ -88,13 +88,13 @@ class View:
         self.features.begin(image)
         return change
 
-    def _enlarged_for(self, growth: float) -> float:
-        """How much larger the frame is to be than by ``config.short_side`` and ``max_side``."""
-        step = self._config.resize_step
-        if step is None or 1 / step < growth < step:
-            return self._enlarged
-        steps = int(math.log(growth) / math.log(step))
-        return min(self._enlarged / step**steps, _MOST_ENLARGED)
+    def _follow(self, growth: float) -> bool:
+        """Whether frames are to have another size from now on."""
+        step, before = self._config.resize_step, self._enlarged
+        if step is not None and 0 < growth < math.inf:
+            steps = int(math.log(growth) / math.log(step))  # towards 0
+            self._enlarged = min(self._enlarged / step**steps, _MOST_ENLARGED)
+        return self._enlarged != before
 
     def shifted_features(self) -> ShiftedFeatures:
         """Features of the whole current frame, to learn new targets from."""
@@ -124,7 +124,7 @@ class View:
         )
         self.features = self._features_of_size(frame_hw, self._mean)
         self.pixel = (frame_hw[1] / image_wh[0], frame_hw[0] / image_wh[1])
-        self.scale = torch.tensor(self.pixel * 2, dtype=torch.float32, device=self._mean.device)
+        self.scale = upload(torch.tensor(self.pixel * 2, dtype=torch.float32, device="cpu"), self._mean.device)
 
 
 class ShiftedFeatures:

@@ -109,7 +109,7 @@ class _EagerFeatures(FrameFeatures):
 
 def measure_case(case: Case) -> Iterator[Row]:
     """The case's row, without floors."""
-    config = TrackerConfig(**QUICK) if case.quick else TrackerConfig()
+    config = TrackerConfig(**(QUICK if case.quick else {}), resize_step=None)  # floors are of one size of frames
     features: Any = {OURS: FrameFeatures, EAGER: _EagerFeatures, CROPS: CroppedFeatures}[case.provider]
     scene = Scene()
     with ExitStack() as stack:

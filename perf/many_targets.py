@@ -39,7 +39,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the numbers")
     options = parser.parse_args()
     boxes_xywh = np.array([[float(number) for number in text.split(",")] for text in options.init or RUNNERS])
-    config = TrackerConfig.from_preset(options.preset)
+    # Frames of one size, whichever targets are in them: else the work of one and of all is not the same.
+    config = TrackerConfig.from_preset(options.preset, resize_step=None)
     found = {"preset": options.preset, **measure(options.seq, boxes_xywh, options.frames, config, options.device)}
     print(table(found))
     if options.json is not None:

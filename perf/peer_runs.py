@@ -150,6 +150,7 @@ def _size_changes(peer: Peer, sequence: Sequence) -> dict[str, int | None]:
         "max_side": max(height, width),
         "target_size": None,
         "least_target_size": None,
+        "resize_step": None,
     }
 
 

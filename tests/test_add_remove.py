@@ -113,7 +113,7 @@ def test_frames_are_sized_by_the_mean_growth_of_all(growth: tuple[float, float],
     assert view is not None
     width, boxes = view.frame_wh[0], torch.stack([target.box_xywh for target in targets])
     for target, factor in zip(targets, growth, strict=True):
-        target.side *= factor
+        target.growth *= factor
     tracker._targets.begin(view, torch.from_numpy(image(2)))
     assert view.frame_wh[0] == pytest.approx(width * enlarged, abs=1)
     assert torch.stack([target.box_xywh for target in targets]).numpy() == pytest.approx(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fdn_triton.bbox_regression import BoxRegressor, following_size
+from fdn_triton.kernels.target_boxes import Limits
 
 TARGET_XYWH = torch.tensor([50.0, 40.0, 30.0, 20.0], dtype=torch.float64)
 
@@ -141,24 +142,62 @@ def test_stacked_regressors_refine_as_each_alone() -> None:
         torch.testing.assert_close(each, regressor.refine(of_each, its_boxes), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
-def test_the_size_is_followed_by_a_share_where_scores_agree(share: float) -> None:
-    found = torch.tensor([[50.0, 40.0, 30.0, 20.0]]).expand(4, -1)
-    refined = torch.tensor(
-        [[41.0, 33.0, 60.0, 50.625], [9.0, 9.0, 120.0, 5.0], [50.0, 40.0, 15.0, 10.0], [50.0, 40.0, 15.0, 10.0]]
-    )  # 5.0625 times the area, the same area, a quarter of it
+LIMITS = Limits((200, 100), 5.0)
+AROUND = (65.0, 50.0)  # the centre of the boxes found
+
+
+def around(width: float, height: float) -> list[float]:
+    return [AROUND[0] - width / 2, AROUND[1] - height / 2, width, height]
+
+
+@pytest.mark.parametrize(
+    ("share", "tolerance", "change"),
+    [(0.0, 0.0, 0.0), (0.5, 0.0, 0.4), (1.0, 0.0, 0.8), (0.5, 0.2, 0.3), (1.0, 0.9, 0.0)],
+)
+def test_the_size_is_followed_by_a_share_where_scores_agree(share: float, tolerance: float, change: float) -> None:
+    found = torch.tensor([around(30, 20)]).expand(4, -1)
+    larger, smaller = (
+        (30 * math.exp(0.6), 20 * math.exp(1.0)),
+        (30 * math.exp(-0.6), 20 * math.exp(-1.0)),
+    )  # 0.8 in the mean
+    refined = torch.tensor([[41.0, 33.0, *larger], [9.0, 9.0, 120.0, 5.0], around(*smaller), around(*smaller)])
     asked = []
 
     def scores_of(pairs: Tensor) -> Tensor:
         asked.append(pairs)
         return torch.tensor([[1.0, 1.5], [1.0, 1.0], [2.0, 2.0], [2.0, 1.9]])
 
-    larger, same, smaller, refused = following_size(found, refined, share, scores_of)
-    for box, factor in ((larger, 2.25**share), (same, 1.0), (smaller, 0.5**share), (refused, 1.0)):
-        assert box.tolist() == pytest.approx([65 - 15 * factor, 50 - 10 * factor, 30 * factor, 20 * factor])
-    if share:
-        (pairs,) = asked
+    boxes = following_size(found, refined, share, tolerance, LIMITS, scores_of)
+    factors = math.exp(change), 1.0, math.exp(-change), 1.0  # the second keeps its area, the fourth scores less
+    for box, factor in zip(boxes.tolist(), factors, strict=True):
+        assert box == pytest.approx(around(30 * factor, 20 * factor))
+    assert len(asked) == bool(share), "nothing is computed where nothing is followed"
+    for pairs in asked:
         assert torch.equal(pairs[:, 0], found)
-        assert pairs[0, 1].tolist() == pytest.approx([65 - 15 * 2.25, 50 - 10 * 2.25, 30 * 2.25, 20 * 2.25])
-    else:
-        assert not asked, "nothing is computed"
+        assert pairs[0, 1].tolist() == pytest.approx(around(30 * math.exp(0.8), 20 * math.exp(0.8)))
+
+
+@pytest.mark.parametrize(
+    "refined", [(1e4, 1e4), (198.0, 98.0), (1.0, 1.0), (math.nan, 20.0), (math.inf, math.inf), (0.0, 0.0)]
+)
+def test_a_size_beyond_the_limits_is_not_followed(refined: tuple[float, float]) -> None:
+    found = torch.tensor([around(60, 30)])
+
+    def scores_of(pairs: Tensor) -> Tensor:
+        assert pairs.isfinite().all(), "nothing else is looked at"
+        return torch.tensor([[0.0, 1.0]])
+
+    boxes = following_size(found, torch.tensor([around(*refined)]), 1.0, 0.0, LIMITS, scores_of)
+    assert torch.equal(boxes, found)
+
+
+def test_targets_follow_together_as_alone() -> None:
+    """To the last bit, as far as a CPU's way takes one at a time."""
+    generator = torch.Generator().manual_seed(0)
+    found = torch.rand(40, 4, generator=generator) * 20 + 20
+    refined = torch.rand(40, 4, generator=generator) * 20 + 20
+    together = following_size(found, refined, 0.5, 0.05, LIMITS, lambda pairs: torch.zeros(pairs.shape[:2]))
+    for one_found, one_refined, box in zip(found.split(1), refined.split(1), together.split(1), strict=True):
+        alone = following_size(one_found, one_refined, 0.5, 0.05, LIMITS, lambda pairs: torch.zeros(pairs.shape[:2]))
+        torch.testing.assert_close(alone, box)
+    assert not torch.equal(together, found)

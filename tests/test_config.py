@@ -61,7 +61,8 @@ SEARCH = {
     "top_k": 5,
     "score_threshold": 0.0,
     "search_from_refined": False,
-    "search_size_refined": 0.3,  # MDNet: 0
+    "search_size_refined": 0.5,  # MDNet: 0
+    "search_size_tolerance": 0.05,
 }
 EVERY_SUCCESS = {
     "positive_draws": 100,
@@ -258,6 +259,23 @@ def test_dropout_is_a_share_below_one(value: float) -> None:
     with pytest.raises(InputError, match=r"dropout is .*: it must lie in"):
         TrackerConfig(dropout=value)
     assert TrackerConfig(dropout=0).dropout == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"search_size_refined": 1.01}, "search_size_refined is 1.01: it must lie in [0, 1]"),
+        ({"search_size_refined": -0.1}, "search_size_refined is -0.1: it must lie in [0, 1]"),
+        ({"search_size_tolerance": -0.1}, "search_size_tolerance is -0.1: it must be at least 0"),
+        ({"resize_step": 1.0}, "resize_step is 1.0: it must be above 1"),
+        ({"resize_step": 0.9}, "resize_step is 0.9: it must be above 1"),
+    ],
+)
+def test_numbers_by_which_sizes_are_followed(changes: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError) as error:
+        TrackerConfig(**changes)
+    assert str(error.value) == message
+    assert TrackerConfig(search_size_refined=1, search_size_tolerance=0, resize_step=None).resize_step is None
 
 
 NUMBERS = [name for name, value in {**PAPER, **NETWORK}.items() if isinstance(value, float)] + ["first_loss_threshold"]

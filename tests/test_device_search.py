@@ -109,14 +109,19 @@ def test_frames_sized_anew_are_those_of_the_other_way() -> None:
         cv2.warpAffine(images[0], np.array([[f, 0, 0], [0, f, 0]]), (320, 240)).astype(np.uint8)
         for f in 0.97 ** np.arange(7)
     ]
-    changes = {"resize_step": 1.05, "search_size_refined": 0.5}
+    changes = {"resize_step": 1.03, "search_size_refined": 0.7, "search_size_tolerance": 0.0}
     tracker = Tracker(TrackerConfig(**(SMALL | changes)), device="cpu")
     expected = follow(tracker, shrinking, boxes)
-    with recorded_graphs():
+    with recorded_graphs() as graphs:
         captured = tracker_as_on_a_gpu(True, **changes)
         assert_same(follow(captured, shrinking, boxes), expected)
     sizes = [one._view.frame_wh for one in (tracker, captured) if one._view is not None]
     assert sizes[0] == sizes[1] > (320, 240)
+    assert len([graph for graph in graphs if graph.replays]) > 4, (
+        "trunk and search, of the first size and of a later one"
+    )
+    growth = [[target.growth for target in one._targets._targets] for one in (tracker, captured)]
+    assert growth[0] == pytest.approx(growth[1], abs=1e-3)
 
 
 def test_a_captured_search_follows_what_it_is_about() -> None:
@@ -204,7 +209,7 @@ def test_waits_would_be_caught(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "module",
     ["device_search", "heads", "fine_tuning", "online", "cuda_graph", "backbone", "frame", "targets", "noise",
-     "target_sampling"],
+     "target_sampling", "bbox_regression"],
 )  # fmt: skip
 def test_no_tensor_is_made_from_the_hosts_numbers(module: str) -> None:
     """``torch.tensor(..., device=...)`` waits for a GPU, which a CPU cannot show; ``upload`` does not."""

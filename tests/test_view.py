@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import numpy as np
@@ -78,7 +79,8 @@ def test_fewer_boxes_than_copies(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize(
     ("growth", "enlarged"),
-    [(1.0, 1.0), (1.09, 1.0), (0.92, 1.0), (1.11, 1 / 1.1), (0.9, 1.1), (1.25, 1.1**-2), (0.2, 2.0)],
+    [(1.0, 1.0), (1.09, 1.0), (0.92, 1.0), (1.11, 1 / 1.1), (0.9, 1.1), (1.25, 1.1**-2), (0.2, 2.0)]
+    + [(growth, 1.0) for growth in (math.nan, math.inf, 0.0)],
 )
 def test_the_frame_is_sized_anew_in_whole_steps(backbone: Backbone, growth: float, enlarged: float) -> None:
     frame = view(backbone, 120)
@@ -90,6 +92,12 @@ def test_the_frame_is_sized_anew_in_whole_steps(backbone: Backbone, growth: floa
     else:
         assert change == (frame.frame_wh[0] / 160, frame.frame_wh[1] / 120)
         assert frame.begin(image(), growth * change[0] if enlarged != 2.0 else growth) is None, "once is enough"
+
+
+def test_images_and_targets_may_change_at_once(backbone: Backbone) -> None:
+    frame = view(backbone, 120)
+    assert frame.begin(image()[::2, :], 1.2) == pytest.approx((2 / 1.1, 1 / 1.1), rel=0.02)
+    assert frame.pixel == (frame.frame_wh[0] / 80, frame.frame_wh[1] / 30)
 
 
 def test_the_frame_keeps_its_size_where_nothing_is_to_follow(backbone: Backbone) -> None:
