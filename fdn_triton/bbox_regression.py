@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import softshrink
 
 from .kernels.boxes import centers, constant, from_centers
-from .kernels.target_boxes import Limits
 
 _WHITENING_EPSILON = 1e-3  # R-CNN: keeps the whitening finite where the targets do not vary
 _MAX_LOG_SCALE = math.log(1000 / 16)  # the R-CNN family's bound: a wild prediction cannot overflow
@@ -78,7 +77,8 @@ def following_size(
     refined_xywh: Tensor,
     share: float,
     tolerance: float,
-    limits: Limits,
+    least: float,
+    frame_wh: tuple[int, int],
     scores_of: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """The found boxes, made larger or smaller by a share of what refining did to their size, where scores agree to it.
@@ -92,7 +92,8 @@ def following_size(
         refined_xywh: [S, 4].
         share: of the change of size, in logarithms of the square root of the area; 0 keeps the sizes.
         tolerance: change, in the same, that is not followed; of a larger one, what is beyond it.
-        limits: boxes that would be smaller or larger keep their size.
+        least: pixels; boxes whose sides would be smaller, or so little smaller than the frame, keep their size.
+        frame_wh: width and height of the frame, pixels.
         scores_of: from boxes [S, 2, 4] to their scores [S, 2], each pair by its own target's head.
 
     Returns:
@@ -102,9 +103,8 @@ def following_size(
         return found_xywh
     change = (refined_xywh[:, 2:] / found_xywh[:, 2:]).log().mean(dim=1, keepdim=True)
     followed = _grown(found_xywh, (share * softshrink(change, tolerance)).exp())
-    frame_wh = constant(limits.frame_wh, found_xywh.dtype, found_xywh.device)
-    wh = followed[:, 2:]
-    possible = ((wh >= limits.min_size) & (wh <= frame_wh - limits.min_size)).all(dim=1)  # not of NaN
+    wh, frame = followed[:, 2:], constant(frame_wh, found_xywh.dtype, found_xywh.device)
+    possible = ((wh >= least) & (wh <= frame - least)).all(dim=1)  # not of NaN
     as_refined = torch.where(possible[:, None], _grown(found_xywh, change.exp()), found_xywh)
     score, score_as_refined = scores_of(torch.stack((found_xywh, as_refined), dim=1)).unbind(dim=1)
     return torch.where((possible & (score_as_refined >= score))[:, None], followed, found_xywh)

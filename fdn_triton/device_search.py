@@ -132,7 +132,8 @@ class DeviceSearch:
                     refined,
                     config.search_size_refined,
                     config.search_size_tolerance,
-                    self._sampler.limits,
+                    config.min_box_size,
+                    self._view.frame_wh,
                     lambda pairs: self._heads.scores(of_boxes(pairs)),
                 )
             if config.round_boxes:

@@ -115,7 +115,8 @@ class HostSearch:
             refined,
             config.search_size_refined,
             config.search_size_tolerance,
-            target.sampler(config).limits,
+            config.min_box_size,
+            target.view.frame_wh,
             lambda pairs: head.scores(of_boxes(pairs).to(dtype)),
         )
 

@@ -68,7 +68,7 @@ class BoxSampler:
         wh = target_xywh[2:]
         center = centers(target_xywh) + translation * wh * (noise[:, :2] * 2 - 1)
         size = wh * self.scale_step ** (2 * (noise[:, 2:4] * 2 - 1)) * self.scale_step ** (scale * exponent)
-        return within(self.limits, center, size, target_xywh)
+        return within(self._limits, center, size, target_xywh)
 
     def whole(self, target_xywh: Tensor, count: int) -> Tensor:
         """At most ``count`` boxes [., 4] drawn without replacement from the grid over the frame and the scales.
@@ -88,7 +88,7 @@ class BoxSampler:
         cell = drawn // _WHOLE_EXPONENTS
         center = torch.stack((cell % columns * steps[0], cell // columns * steps[1]), dim=1) + wh / 2
         exponent = drawn % _WHOLE_EXPONENTS - _WHOLE_EXPONENTS // 2
-        return within(self.limits, center, wh * (self.scale_step ** exponent.to(wh.dtype))[:, None], target_xywh)
+        return within(self._limits, center, wh * (self.scale_step ** exponent.to(wh.dtype))[:, None], target_xywh)
 
     def _rand(self, count: int, columns: int, like: Tensor) -> Tensor:
         drawn = torch.empty(count, columns, dtype=like.dtype, device="cpu").uniform_(generator=self.generator)
@@ -106,10 +106,10 @@ class BoxSampler:
         Returns:
             [..., count, 4].
         """
-        return boxes_around(target_xywh, noise, translation, scale, self.scale_step, self.limits)
+        return boxes_around(target_xywh, noise, translation, scale, self.scale_step, self._limits)
 
     @property
-    def limits(self) -> Limits:
+    def _limits(self) -> Limits:
         return Limits(self.frame_wh, self.min_size, self.round_to)
 
 

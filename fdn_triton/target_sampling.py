@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .config import TrackerConfig
 from .device import upload
-from .kernels.target_boxes import Limits, first_overlapping
+from .kernels.target_boxes import first_overlapping
 from .noise import NoiseTable, gaussian_table, uniform_table
 from .sampling import BoxSampler, apart, overlapping
 
@@ -91,11 +91,6 @@ class TargetSampler:
     ) -> None:
         self._config = config
         self._sampler = BoxSampler(frame_wh, generator, config.scale_step, config.min_box_size, round_to)
-
-    @property
-    def limits(self) -> Limits:
-        """What boxes are kept within."""
-        return self._sampler.limits
 
     def regression_samples(self, box_xywh: Tensor) -> Tensor:
         """What the box regressor learns from."""

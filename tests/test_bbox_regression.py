@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from fdn_triton.bbox_regression import BoxRegressor, following_size
-from fdn_triton.kernels.target_boxes import Limits
 
 TARGET_XYWH = torch.tensor([50.0, 40.0, 30.0, 20.0], dtype=torch.float64)
 
@@ -142,7 +141,7 @@ def test_stacked_regressors_refine_as_each_alone() -> None:
         torch.testing.assert_close(each, regressor.refine(of_each, its_boxes), rtol=1e-9, atol=1e-9)
 
 
-LIMITS = Limits((200, 100), 5.0)
+LIMITS = 5.0, (200, 100)  # the least side, and the frame
 AROUND = (65.0, 50.0)  # the centre of the boxes found
 
 
@@ -167,7 +166,7 @@ def test_the_size_is_followed_by_a_share_where_scores_agree(share: float, tolera
         asked.append(pairs)
         return torch.tensor([[1.0, 1.5], [1.0, 1.0], [2.0, 2.0], [2.0, 1.9]])
 
-    boxes = following_size(found, refined, share, tolerance, LIMITS, scores_of)
+    boxes = following_size(found, refined, share, tolerance, *LIMITS, scores_of)
     factors = math.exp(change), 1.0, math.exp(-change), 1.0  # the second keeps its area, the fourth scores less
     for box, factor in zip(boxes.tolist(), factors, strict=True):
         assert box == pytest.approx(around(30 * factor, 20 * factor))
@@ -187,7 +186,7 @@ def test_a_size_beyond_the_limits_is_not_followed(refined: tuple[float, float]) 
         assert pairs.isfinite().all(), "nothing else is looked at"
         return torch.tensor([[0.0, 1.0]])
 
-    boxes = following_size(found, torch.tensor([around(*refined)]), 1.0, 0.0, LIMITS, scores_of)
+    boxes = following_size(found, torch.tensor([around(*refined)]), 1.0, 0.0, *LIMITS, scores_of)
     assert torch.equal(boxes, found)
 
 
@@ -196,8 +195,8 @@ def test_targets_follow_together_as_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     found = torch.rand(40, 4, generator=generator) * 20 + 20
     refined = torch.rand(40, 4, generator=generator) * 20 + 20
-    together = following_size(found, refined, 0.5, 0.05, LIMITS, lambda pairs: torch.zeros(pairs.shape[:2]))
+    together = following_size(found, refined, 0.5, 0.05, *LIMITS, lambda pairs: torch.zeros(pairs.shape[:2]))
     for one_found, one_refined, box in zip(found.split(1), refined.split(1), together.split(1), strict=True):
-        alone = following_size(one_found, one_refined, 0.5, 0.05, LIMITS, lambda pairs: torch.zeros(pairs.shape[:2]))
+        alone = following_size(one_found, one_refined, 0.5, 0.05, *LIMITS, lambda pairs: torch.zeros(pairs.shape[:2]))
         torch.testing.assert_close(alone, box)
     assert not torch.equal(together, found)

@@ -132,9 +132,10 @@ def test_what_is_remembered_are_features_of_boxes_that_overlap_as_stated(monkeyp
     monkeypatch.setattr(features, "of_boxes", recorded)
     monkeypatch.setattr(features, "linear_of_boxes", recorded_linear)  # that of candidates, on CPUs without bf16
     tracker.update(picture(1))
-    candidates, best, collected = asked
+    candidates, best, sizes, collected = asked
     assert len(candidates) == 64
     assert len(best) == 5
+    assert len(sizes) == 2, "the box found, and one as large as the refined one"
     assert {tuple(box) for box in best.tolist()} <= {tuple(box) for box in candidates.tolist()}
     positives = len(target.positives.of_last(1))
     around = target.box_xywh.double().numpy()[None].repeat(len(collected), axis=0)
