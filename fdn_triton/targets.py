@@ -77,6 +77,7 @@ class Targets:
         targets = self.of(view)
         change = view.begin(image, geometric_mean([target.growth for target in targets]) if targets else 1.0)
         if change is not None:
+            self._searches.pop(view, None)  # of frames of the size before, with a graph's memory
             factors = upload(torch.tensor(change * 2, dtype=torch.float32, device="cpu"), self._device)
             for target in targets:
                 target.box_xywh = target.box_xywh * factors

@@ -46,6 +46,7 @@ def places() -> list[tuple[Path, str, str]]:
         (README, "gpu-tracking", gpu_tracking_table()),
         (README, "gpu-operations", gpu_operations_table()),
         (CARD, "sequences", sequence_table()),
+        (CARD, "held-out-size", held_out_table(RESULTS / "held-out-size.json")),
         (CARD, "held-out-turned", held_out_table(RESULTS / "held-out-turned.json")),
         (CARD, "held-out-samples", held_out_table(RESULTS / "held-out-samples.json")),
         (CARD, "held-out-fourth-step", held_out_table(RESULTS / "held-out-fourth-step.json")),
