@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
-from .kernels.boxes import centers, constant, from_centers
+from .kernels.boxes import centers, from_centers
 
 _WHITENING_EPSILON = 1e-3  # R-CNN: keeps the whitening finite where the targets do not vary
 _MAX_LOG_SCALE = math.log(1000 / 16)  # the R-CNN family's bound: a wild prediction cannot overflow
@@ -103,8 +103,9 @@ def following_size(
         return found_xywh
     change = (refined_xywh[:, 2:] / found_xywh[:, 2:]).log().mean(dim=1, keepdim=True)
     followed = _grown(found_xywh, (share * softshrink(change, tolerance)).exp())
-    wh, frame = followed[:, 2:], constant(frame_wh, found_xywh.dtype, found_xywh.device)
-    possible = ((wh >= least) & (wh <= frame - least)).all(dim=1)  # not of NaN
+    width, height = followed[:, 2:].unbind(dim=1)
+    wide = (width >= least) & (width <= frame_wh[0] - least)
+    possible = wide & (height >= least) & (height <= frame_wh[1] - least)  # not of NaN
     as_refined = torch.where(possible[:, None], _grown(found_xywh, change.exp()), found_xywh)
     score, score_as_refined = scores_of(torch.stack((found_xywh, as_refined), dim=1)).unbind(dim=1)
     return torch.where((possible & (score_as_refined >= score))[:, None], followed, found_xywh)

@@ -141,8 +141,9 @@ def test_the_box_grows_and_shrinks_with_the_target(step: float) -> None:
     size, seen_size = errors()
     assert size == pytest.approx(1, abs=0.15)
     assert seen_size == pytest.approx(1, abs=0.25)
-    lagging, _ = errors(resize_step=None, search_size_refined=0.0)
-    assert abs(np.log(lagging)) > 1.5 * abs(np.log(size))
+    lagging, seen_lagging = errors(resize_step=None, search_size_refined=0.0)
+    assert abs(np.log(lagging)) > abs(np.log(size)) + 0.03
+    assert seen_lagging == pytest.approx(step**30, rel=0.02), "the frame keeps its size"
 
 
 # Variants
