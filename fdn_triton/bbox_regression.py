@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softshrink
 
+from .config import TrackerConfig
 from .kernels.boxes import centers, from_centers
 
 _WHITENING_EPSILON = 1e-3  # R-CNN: keeps the whitening finite where the targets do not vary
@@ -72,38 +73,39 @@ class BoxRegressor:
         return from_centers(center, wh * offsets[..., 2:].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp())
 
 
-def following_size(
+def search_from(
     found_xywh: Tensor,
     refined_xywh: Tensor,
-    share: float,
-    tolerance: float,
-    least: float,
+    config: TrackerConfig,
     frame_wh: tuple[int, int],
     scores_of: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """The found boxes, made larger or smaller by a share of what refining did to their size, where scores agree to it.
+    """Where the search for targets that were found goes on from: the refined boxes, or found ones of a followed size.
 
-    They do where the box of the refined size, around the found one's centre, scores no less. Where the target looks
-    otherwise than in the first frame, the regressor may err to one side for many frames: without that consent and the
-    tolerance, boxes drift to a wrong size.
+    These are made larger or smaller by a share of what refining did to their size, where scores agree to it: where the
+    box of the refined size, around the found one's centre, scores no less. Where the target looks otherwise than in the
+    first frame, the regressor may err to one side for many frames: without that consent and the tolerance, boxes drift
+    to a wrong size.
 
     Args:
-        found_xywh: [S, 4]; their centres and aspects are kept.
+        found_xywh: [S, 4]; where sizes are followed, their centres and aspects are kept.
         refined_xywh: [S, 4].
-        share: of the change of size, in logarithms of the square root of the area; 0 keeps the sizes.
-        tolerance: change, in the same, that is not followed; of a larger one, what is beyond it.
-        least: pixels; boxes whose sides would be smaller, or so little smaller than the frame, keep their size.
+        config: which of the two; share and tolerance, both of the logarithm of the square root of the area; boxes whose
+            sides would come below ``min_box_size``, or so near to the frame's, keep their size.
         frame_wh: width and height of the frame, pixels.
         scores_of: from boxes [S, 2, 4] to their scores [S, 2], each pair by its own target's head.
 
     Returns:
         [S, 4].
     """
-    if share == 0:
+    if config.search_from_refined:
+        return refined_xywh
+    if config.search_size_refined == 0:
         return found_xywh
     change = (refined_xywh[:, 2:] / found_xywh[:, 2:]).log().mean(dim=1, keepdim=True)
-    followed = _grown(found_xywh, (share * softshrink(change, tolerance)).exp())
-    width, height = followed[:, 2:].unbind(dim=1)
+    followed_change = config.search_size_refined * softshrink(change, config.search_size_tolerance)
+    followed = _grown(found_xywh, followed_change.exp())
+    (width, height), least = followed[:, 2:].unbind(dim=1), config.min_box_size
     wide = (width >= least) & (width <= frame_wh[0] - least)
     possible = wide & (height >= least) & (height <= frame_wh[1] - least)  # not of NaN
     as_refined = torch.where(possible[:, None], _grown(found_xywh, change.exp()), found_xywh)

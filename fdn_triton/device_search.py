@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .bbox_regression import BoxRegressor, following_size
+from .bbox_regression import BoxRegressor, search_from
 from .config import TrackerConfig
 from .cuda_graph import CapturedSequence
 from .device import upload
@@ -125,17 +125,10 @@ class DeviceSearch:
         refined = start = found
         if self._regressor is not None:
             refined = self._regressor.refine(of_boxes(best_xywh), best_xywh).mean(dim=1)
-            refined = start = torch.where(success, refined, found)
-            if not config.search_from_refined:
-                start = following_size(
-                    found,
-                    refined,
-                    config.search_size_refined,
-                    config.search_size_tolerance,
-                    config.min_box_size,
-                    self._view.frame_wh,
-                    lambda pairs: self._heads.scores(of_boxes(pairs)),
-                )
+            refined = torch.where(success, refined, found)
+            start = search_from(
+                found, refined, config, self._view.frame_wh, lambda pairs: self._heads.scores(of_boxes(pairs))
+            )
             if config.round_boxes:
                 start = rounded(start, self._view.pixel)
         positives, n_positives = self._sampler.positives(start, draws.positives)

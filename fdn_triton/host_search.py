@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .bbox_regression import following_size
+from .bbox_regression import search_from
 from .config import TrackerConfig
 from .heads import Heads, best_candidates
 from .kernels.boxes import rounded
@@ -106,18 +106,15 @@ class HostSearch:
 
     def _start(self, target: Target, head: Heads, found: Tensor, refined: Tensor) -> Tensor:
         """[1, 4]: where the search for a target that was found [1, 4] goes on from."""
-        config = self._config
-        if config.search_from_refined or target.regressor is None:
-            return refined
-        of_boxes, dtype = target.view.features.of_boxes, self._dtype
-        return following_size(
+        if target.regressor is None:
+            return found
+        view, dtype = target.view, self._dtype
+        return search_from(
             found,
             refined,
-            config.search_size_refined,
-            config.search_size_tolerance,
-            config.min_box_size,
-            target.view.frame_wh,
-            lambda pairs: head.scores(of_boxes(pairs).to(dtype)),
+            self._config,
+            view.frame_wh,
+            lambda pairs: head.scores(view.features.of_boxes(pairs).to(dtype)),
         )
 
     def _on_pixels(self, targets: Sequence[Target], boxes_xywh: Tensor) -> Tensor:

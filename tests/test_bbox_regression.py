@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fdn_triton.bbox_regression import BoxRegressor, following_size
+from fdn_triton.bbox_regression import BoxRegressor, search_from
+from fdn_triton.config import TrackerConfig
 
 TARGET_XYWH = torch.tensor([50.0, 40.0, 30.0, 20.0], dtype=torch.float64)
 
@@ -141,8 +142,12 @@ def test_stacked_regressors_refine_as_each_alone() -> None:
         torch.testing.assert_close(each, regressor.refine(of_each, its_boxes), rtol=1e-9, atol=1e-9)
 
 
-LIMITS = 5.0, (200, 100)  # the least side, and the frame
+FRAME_WH = 200, 100
 AROUND = (65.0, 50.0)  # the centre of the boxes found
+
+
+def config_of(share: float, tolerance: float) -> TrackerConfig:
+    return TrackerConfig(search_size_refined=share, search_size_tolerance=tolerance, min_box_size=5.0)
 
 
 def around(width: float, height: float) -> list[float]:
@@ -166,7 +171,7 @@ def test_the_size_is_followed_by_a_share_where_scores_agree(share: float, tolera
         asked.append(pairs)
         return torch.tensor([[1.0, 1.5], [1.0, 1.0], [2.0, 2.0], [2.0, 1.9]])
 
-    boxes = following_size(found, refined, share, tolerance, *LIMITS, scores_of)
+    boxes = search_from(found, refined, config_of(share, tolerance), FRAME_WH, scores_of)
     factors = math.exp(change), 1.0, math.exp(-change), 1.0  # the second keeps its area, the fourth scores less
     for box, factor in zip(boxes.tolist(), factors, strict=True):
         assert box == pytest.approx(around(30 * factor, 20 * factor))
@@ -186,17 +191,27 @@ def test_a_size_beyond_the_limits_is_not_followed(refined: tuple[float, float]) 
         assert pairs.isfinite().all(), "nothing else is looked at"
         return torch.tensor([[0.0, 1.0]])
 
-    boxes = following_size(found, torch.tensor([around(*refined)]), 1.0, 0.0, *LIMITS, scores_of)
+    boxes = search_from(found, torch.tensor([around(*refined)]), config_of(1.0, 0.0), FRAME_WH, scores_of)
     assert torch.equal(boxes, found)
 
 
 def test_targets_follow_together_as_alone() -> None:
-    """To the last bit, as far as a CPU's way takes one at a time."""
+    """Up to rounding: batches raise to powers otherwise than rows do. So a CPU's way takes one target at a time."""
     generator = torch.Generator().manual_seed(0)
     found = torch.rand(40, 4, generator=generator) * 20 + 20
     refined = torch.rand(40, 4, generator=generator) * 20 + 20
-    together = following_size(found, refined, 0.5, 0.05, *LIMITS, lambda pairs: torch.zeros(pairs.shape[:2]))
+
+    def followed(found: Tensor, refined: Tensor) -> Tensor:
+        config = config_of(0.5, 0.05)
+        return search_from(found, refined, config, FRAME_WH, lambda pairs: torch.zeros(pairs.shape[:2]))
+
+    together = followed(found, refined)
     for one_found, one_refined, box in zip(found.split(1), refined.split(1), together.split(1), strict=True):
-        alone = following_size(one_found, one_refined, 0.5, 0.05, *LIMITS, lambda pairs: torch.zeros(pairs.shape[:2]))
-        torch.testing.assert_close(alone, box)
+        torch.testing.assert_close(followed(one_found, one_refined), box)
     assert not torch.equal(together, found)
+
+
+def test_the_search_goes_on_from_the_refined_box_where_it_is_to() -> None:
+    found, refined = torch.tensor([around(30, 20)]), torch.tensor([around(40, 25)])
+    config = TrackerConfig(search_from_refined=True)
+    assert search_from(found, refined, config, FRAME_WH, lambda pairs: pytest.fail("nothing is scored")) is refined
